@@ -1,0 +1,32 @@
+//! Ways of losing something: indices of the kernel programs' counters.
+//!
+//! Every failed insert, reservation, lookup and read has a counter of its own; user space reports
+//! each by its [`NAMES`] entry.
+
+/// The ring buffer was full: a long wait was counted in the totals but not reported one by one.
+pub const RING_FULL: u32 = 0;
+/// Another waiting task has this task's entry in the table: the wait was not seen.
+pub const TASK_COLLISION: u32 = 1;
+/// No free statistics entry for a new lock: the wait was counted for its task only.
+pub const LOCKS_FULL: u32 = 2;
+/// The new lock could not be inserted.
+pub const LOCK_INSERT: u32 = 3;
+/// The registers of a sleeping task could not be read: the kind of its wait is not known.
+pub const REGS_READ: u32 = 4;
+/// The vector of `futex_waitv` could not be read or kept.
+pub const WAITV_READ: u32 = 5;
+/// The clock went backwards between two readings: the duration was taken as zero.
+pub const CLOCK_BACKWARDS: u32 = 6;
+/// Number of counters.
+pub const COUNT: usize = 8;
+
+/// Name of each counter, as in `loss` events.
+pub const NAMES: [&str; 7] = [
+    "ring_full",
+    "task_collision",
+    "locks_full",
+    "lock_insert",
+    "regs_read",
+    "waitv_read",
+    "clock_backwards",
+];

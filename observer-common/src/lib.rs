@@ -1,0 +1,371 @@
+//! The records that cross the boundary between observer's kernel programs and its user space.
+//!
+//! Every type is plain integers with a fixed layout: no enums (a byte that the other side never
+//! defined would be undefined behaviour), no `bool`, and no implicit padding, because the verifier
+//! refuses to copy uninitialised bytes and because two compilers must agree on each offset. Sizes are
+//! asserted at compile time.
+#![no_std]
+
+pub mod counter;
+pub mod kind;
+pub mod syscall;
+
+/// Length of a task's name in the kernel (`TASK_COMM_LEN`), its final NUL included.
+pub const COMM_LEN: usize = 16;
+/// The same as words: kernel programs copy it as such, in two instructions.
+pub type Comm = [u64; COMM_LEN / 8];
+/// Buckets of a [`LockStat`] histogram: see [`bucket`].
+pub const BUCKETS: usize = 32;
+/// Most futexes that one `futex_waitv` call waits for (`FUTEX_WAITV_MAX` in the kernel).
+pub const WAITV_MAX: usize = 128;
+
+/// A reason not to sleep in a system call at all: the value of [`TaskSlot::nr`] for a page fault or
+/// another exception taken in user mode (the kernel keeps -1 in the place of the call's number).
+pub const NR_NONE: i32 = -1;
+
+/// What the kernel programs keep of each task for a fast look: one entry a task, found by
+/// `tid & mask`. User space maps this table and reads it without a system call.
+///
+/// `start_ns` is written last when a wait begins and first when it ends, so that a reader who finds
+/// the same non-zero value before and after copying the task's [`TaskSlot`] has a consistent copy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskHead {
+    /// Start of the wait in progress, `CLOCK_MONOTONIC` nanoseconds; 0: not waiting.
+    pub start_ns: u64,
+    /// The task that owns the entry; 0: nobody yet.
+    pub tid: u32,
+    /// Waits that ended, modulo 2^32: tells user space whether the task's statistics changed.
+    pub waits: u32,
+}
+
+/// A wait in progress, in the entry of its task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskSlot {
+    /// Start of the wait, as in [`TaskHead`].
+    pub start_ns: u64,
+    /// Start of the latest sleep of this wait: one system call may sleep several times.
+    pub sleep_ns: u64,
+    /// When somebody made the task runnable; 0: nobody has.
+    pub wake_ns: u64,
+    /// Time blocked in earlier sleeps of the same wait.
+    pub blocked_ns: u64,
+    /// Time on the run queue after earlier sleeps of the same wait.
+    pub runqueue_ns: u64,
+    /// First argument of the system call: the futex address, or a file descriptor.
+    pub addr: u64,
+    /// User-mode instruction pointer, stack pointer and frame pointer; 0 where they are not known.
+    pub ip: u64,
+    /// User-mode stack pointer.
+    pub sp: u64,
+    /// User-mode frame pointer register.
+    pub bp: u64,
+    /// Thread.
+    pub tid: u32,
+    /// Process.
+    pub tgid: u32,
+    /// System call number, or [`NR_NONE`].
+    pub nr: i32,
+    /// Second argument of the system call: the futex operation with its flags.
+    pub op: u32,
+    /// Third argument of the system call: the value a futex waiter expects.
+    pub val: u32,
+    /// The task that made this one runnable; 0: none seen, or an interrupt on an idle CPU.
+    pub waker_tid: u32,
+    /// Process of the waker.
+    pub waker_tgid: u32,
+    /// System call the waker was in, or [`NR_NONE`].
+    pub waker_nr: i32,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Kernel sleep state, low bits: 1 interruptible, 2 uninterruptible.
+    pub state: u8,
+    /// One of [`outcome`]; meaningful in a [`WaitRecord`] only.
+    pub outcome: u8,
+    /// Index of the lock's statistics that this task used last, plus one; 0: none.
+    pub stat: u32,
+}
+
+/// Bits of [`TaskSlot::flags`].
+pub mod flag {
+    /// The system call was given a time limit.
+    pub const TIMED: u8 = 1;
+    /// The wait was found in progress when observer started: its start is a lower bound of its age.
+    pub const SEEDED: u8 = 2;
+    /// The call's arguments came from a system call tracepoint, whose exit ends the wait.
+    pub const BY_SYSCALL: u8 = 4;
+    /// A 32-bit program: the system call number is of another table, so nothing is said of it.
+    pub const COMPAT: u8 = 8;
+    /// The task has run since its latest sleep but has not left the system call.
+    pub const RAN: u8 = 16;
+}
+
+/// How a wait ended: values of [`TaskSlot::outcome`].
+pub mod outcome {
+    /// Not known, or none of the others (a system call that failed after a sleep).
+    pub const UNKNOWN: u8 = 0;
+    /// Somebody woke the task because what it waited for came about.
+    pub const WOKEN: u8 = 1;
+    /// The time limit passed.
+    pub const TIMEOUT: u8 = 2;
+    /// A signal ended the wait.
+    pub const INTERRUPTED: u8 = 3;
+}
+
+/// A wait that ended and lasted at least as long as the threshold, through the ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitRecord {
+    /// The wait as it was in the task's entry; `blocked_ns` and `runqueue_ns` are totals here.
+    pub slot: TaskSlot,
+    /// When the wait ended.
+    pub end_ns: u64,
+    /// The task's name at that time.
+    pub comm: Comm,
+    /// What the system call returned, where that is known ([`flag::BY_SYSCALL`]).
+    pub ret: i64,
+}
+
+/// One entry of the vector that `futex_waitv` takes (`struct futex_waitv` of the kernel's ABI).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FutexWaitv {
+    /// Value expected.
+    pub val: u64,
+    /// Address of the futex.
+    pub uaddr: u64,
+    /// `FUTEX2_*` flags; bit 7 says private.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The vector of a `futex_waitv` in progress, by thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct WaitVector {
+    /// Entries in use, at most [`WAITV_MAX`].
+    pub len: u64,
+    /// The entries.
+    pub futexes: [FutexWaitv; WAITV_MAX],
+}
+
+/// A wait of `futex_waitv` that ended, through the ring buffer: told from a [`WaitRecord`] by its size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct WaitvRecord {
+    /// The wait.
+    pub wait: WaitRecord,
+    /// What it waited for.
+    pub vector: WaitVector,
+}
+
+/// Identity of a futex as the kernel programs know it: user space joins the keys of one shared futex.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockKey {
+    /// User-space address.
+    pub addr: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Totals of the waits for one lock on one stripe of CPUs; all fields only grow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockStat {
+    /// Waits that ended.
+    pub count: u64,
+    /// Their durations' sum.
+    pub total_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Waits that ended by their time limit.
+    pub timeouts: u32,
+    /// Waits that a signal ended.
+    pub interrupted: u32,
+    /// Futex operation of the latest wait.
+    pub op: u32,
+    /// The task that ended a wait for this lock last.
+    pub last_waker: u32,
+    /// When that was.
+    pub last_ns: u64,
+    /// The identity, so that an entry is told from a recycled one.
+    pub key: LockKey,
+    /// Durations by [`bucket`].
+    pub histogram: [u32; BUCKETS],
+}
+
+/// Count, sum and maximum of one kind of wait of one task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindStat {
+    /// Waits that ended.
+    pub count: u64,
+    /// Their durations' sum.
+    pub total_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+/// Totals of one task, by [`kind`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskStat {
+    /// Thread the totals belong to.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// The task's name when its latest wait ended.
+    pub comm: Comm,
+    /// By kind.
+    pub kinds: [KindStat; kind::COUNT],
+}
+
+/// What user space sets while the programs run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Waits at least this long go through the ring buffer.
+    pub min_wait_ns: u64,
+}
+
+/// Fixed for the life of the programs: offsets of the running kernel, modes, table sizes, filters.
+///
+/// It lies in read-only data that is frozen before the programs are loaded, so the verifier sees
+/// constants: an offset can be used for a direct load, and a branch that this kernel or this run
+/// cannot take costs nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `task_struct.pid`, byte offset.
+    pub off_pid: u32,
+    /// `task_struct.tgid`.
+    pub off_tgid: u32,
+    /// `task_struct.__state` (`state` before 5.14).
+    pub off_state: u32,
+    /// `task_struct.flags`.
+    pub off_flags: u32,
+    /// `task_struct.comm`.
+    pub off_comm: u32,
+    /// `task_struct.stack`.
+    pub off_stack: u32,
+    /// `task_struct.pending.signal`; [`ABSENT`] if any of these four is: no signal is ever seen then.
+    pub off_pending: u32,
+    /// `task_struct.blocked`.
+    pub off_blocked: u32,
+    /// `task_struct.signal`.
+    pub off_signal: u32,
+    /// `signal_struct.shared_pending.signal`.
+    pub off_shared_pending: u32,
+    /// 1: `sched_switch` passes the state of the task that leaves (5.18 on).
+    pub has_state_arg: u32,
+    /// 1: the helpers `bpf_task_pt_regs` and `bpf_get_current_task_btf` are there (5.15 on).
+    pub has_pt_regs: u32,
+    /// 1: the registers may be read from the top of the kernel stack (kernels without the helper).
+    pub regs_on_stack: u32,
+    /// Size of a kernel stack, for `regs_on_stack`.
+    pub stack_size: u32,
+    /// Number of task entries minus one; a power of two minus one.
+    pub task_mask: u32,
+    /// log2 of the stripes of lock statistics.
+    pub stripe_shift: u32,
+    /// 1: several CPUs share a stripe, so its counters are added to atomically.
+    pub shared_stripes: u32,
+    /// Bits of [`filter`].
+    pub filters: u32,
+    /// Process that is never observed: observer itself.
+    pub self_tgid: u32,
+    /// 1: the programs log what they do, for their own debugging.
+    pub log: u32,
+    /// Control groups of [`filter::CGROUP`]: identifier (0: none).
+    pub cgroup_id: [u64; MAX_CGROUPS],
+    /// Depth of each in the tree, for the ancestor test.
+    pub cgroup_level: [u32; MAX_CGROUPS],
+}
+
+/// An offset of something that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+/// Control groups that can be asked for at the same time.
+pub const MAX_CGROUPS: usize = 4;
+/// Set in [`TaskHead::tid`] when the task has ended: its statistics are final.
+pub const TID_ENDED: u32 = 1 << 31;
+
+/// Bits of [`Settings::filters`]; a task passes when each set filter lets it pass.
+pub mod filter {
+    /// Only processes in the map of processes.
+    pub const PID: u32 = 1;
+    /// Only tasks whose name is in the map of names.
+    pub const COMM: u32 = 2;
+    /// Only tasks in one of the control groups or below it.
+    pub const CGROUP: u32 = 4;
+}
+
+/// The characters of a name; it ends at the first NUL.
+pub fn comm_bytes(comm: &Comm) -> [u8; COMM_LEN] {
+    let mut bytes = [0; COMM_LEN];
+    for (to, word) in bytes.chunks_exact_mut(8).zip(comm) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+/// Bucket of a duration: 0 for less than 1 024 ns, then one for each power of two, the last open-ended.
+#[inline]
+pub const fn bucket(ns: u64) -> u32 {
+    let log = (ns | 1).ilog2();
+    if log < 10 {
+        0
+    } else if log > 40 {
+        BUCKETS as u32 - 1
+    } else {
+        log - 9
+    }
+}
+
+/// First nanosecond that no longer belongs to the bucket; `None` for the open-ended last one.
+pub const fn bucket_end(bucket: usize) -> Option<u64> {
+    if bucket + 1 < BUCKETS {
+        Some(1 << (bucket + 10))
+    } else {
+        None
+    }
+}
+
+const _: () = {
+    assert!(size_of::<TaskHead>() == 16);
+    assert!(size_of::<TaskSlot>() == 112);
+    assert!(size_of::<WaitRecord>() == 144);
+    assert!(size_of::<FutexWaitv>() == 24);
+    assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
+    assert!(size_of::<LockStat>() == 64 + 4 * BUCKETS);
+    assert!(size_of::<KindStat>() == 24);
+    assert!(size_of::<Settings>() == 20 * 4 + MAX_CGROUPS * 12);
+    assert!(size_of::<TaskStat>() == 24 + 24 * kind::COUNT);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        assert_eq!(bucket(0), 0);
+        assert_eq!(bucket(1023), 0);
+        assert_eq!(bucket(1024), 1);
+        assert_eq!(bucket(2047), 1);
+        assert_eq!(bucket(2048), 2);
+        assert_eq!(bucket(u64::MAX), 31);
+        for b in 0..BUCKETS - 1 {
+            let end = bucket_end(b).unwrap_or(0);
+            assert_eq!(bucket(end - 1), b as u32);
+            assert_eq!(bucket(end), b as u32 + 1);
+        }
+        assert_eq!(bucket_end(BUCKETS - 1), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! The system call that a task is in, from the registers it left user mode with.
+//!
+//! The layout of `struct pt_regs` is that of x86-64 (arch/x86/include/asm/ptrace.h), unchanged since
+//! 64-bit Linux began, FRED included when it is asked for through the helper.
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+};
+use observer_common::{NR_NONE, counter};
+
+use crate::{settings, task::Task};
+
+/// Words of `struct pt_regs`.
+const PT_REGS: usize = 21;
+const BP: usize = 4;
+const R8: usize = 9;
+const R10: usize = 7;
+const DX: usize = 12;
+const SI: usize = 13;
+const DI: usize = 14;
+const ORIG_AX: usize = 15;
+const IP: usize = 16;
+const CS: usize = 17;
+const SP: usize = 19;
+/// Code segment of 32-bit programs, `__USER32_CS`.
+const USER32_CS: u64 = 0x23;
+/// Bit that x32 programs set in system call numbers.
+const X32_BIT: i32 = 0x4000_0000;
+
+/// A system call and where it was made.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    /// Number, or [`NR_NONE`].
+    pub(crate) nr: i32,
+    /// Made by a 32-bit program: the number is of another table.
+    pub(crate) compat: bool,
+    /// Arguments.
+    pub(crate) args: [u64; 5],
+    pub(crate) ip: u64,
+    pub(crate) sp: u64,
+    pub(crate) bp: u64,
+}
+
+impl Call {
+    /// Nothing known.
+    pub(crate) const NONE: Call = Call {
+        nr: NR_NONE,
+        compat: false,
+        args: [0; 5],
+        ip: 0,
+        sp: 0,
+        bp: 0,
+    };
+}
+
+/// Builds a [`Call`] with `$word(i)` reading word `i` of the registers. A macro and not a closure:
+/// the verifier loses the pointer's type when a compiler chooses not to inline one.
+macro_rules! call_from {
+    ($word:expr) => {
+        Call {
+            nr: $word(ORIG_AX) as i32 & !X32_BIT | (($word(ORIG_AX) as i32) >> 31),
+            compat: $word(CS) == USER32_CS,
+            args: [$word(DI), $word(SI), $word(DX), $word(R10), $word(R8)],
+            ip: $word(IP),
+            sp: $word(SP),
+            bp: $word(BP),
+        }
+    };
+}
+
+/// The call that `task` sleeps in.
+#[inline(always)]
+pub(crate) fn of(task: Task) -> Result<Call, u32> {
+    if settings::has_pt_regs() != 0 {
+        // SAFETY: the helper takes a task that the kernel vouches for and returns its registers.
+        let regs = unsafe { bpf_task_pt_regs(task.0.cast_mut().cast()) } as *const u64;
+        // SAFETY: all words lie in `struct pt_regs`, which the verifier checks.
+        let word = |i: usize| unsafe { core::ptr::read_volatile(regs.add(i)) };
+        return Ok(call_from!(word));
+    }
+    if settings::regs_on_stack() != 0 {
+        let top = task.stack() + u64::from(settings::stack_size());
+        let regs = (top - (PT_REGS as u64) * 8) as *const [u64; PT_REGS];
+        // SAFETY: the helper checks the address and reads zeros where nothing is mapped.
+        return match unsafe { bpf_probe_read_kernel(regs) } {
+            Ok(regs) => {
+                let word = |i: usize| regs[i];
+                Ok(call_from!(word))
+            }
+            Err(_) => Err(counter::REGS_READ),
+        };
+    }
+    Ok(Call::NONE)
+}
+
+/// Number of the system call that the running task is in; [`NR_NONE`] where this kernel does not tell.
+#[inline(always)]
+pub(crate) fn current_nr() -> i32 {
+    if settings::has_pt_regs() == 0 {
+        return NR_NONE;
+    }
+    // SAFETY: the helpers take nothing and a task that the kernel vouches for; the word read lies in
+    // `struct pt_regs`, which the verifier checks.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u64;
+        core::ptr::read_volatile(regs.add(ORIG_AX)) as i32
+    }
+}

@@ -1,0 +1,47 @@
+//! Kernel programs of observer.
+//!
+//! | module | hooks | what it learns |
+//! |---|---|---|
+//! | [`sched`] | `sched_switch`, `sched_waking`, `sched_process_exit` | when a task sleeps, who wakes it, when it runs again |
+//! | [`futex`] | `sys_enter/exit_futex`, `…_futex_wait`, `…_futex_waitv` | which futex, with the call's own return code |
+//! | [`seed`] | `iter/task` | which tasks sleep already |
+//!
+//! All feed the same two functions, [`wait::begin`] and [`wait::end`], which keep one entry a waiting
+//! task ([`task`]), totals per lock and per task ([`stats`]), and send waits above the threshold
+//! through the ring buffer. Whatever cannot be kept or sent is counted by cause ([`maps::lose`]).
+// On any other target this is an ordinary program that does nothing, so that the usual tools can check
+// it along with the rest of the workspace.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "the verifier follows a kernel pointer's type through inlined code only"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the attribute of a program calls it with a context by value"
+)]
+
+mod call;
+mod filter;
+mod futex;
+mod maps;
+mod sched;
+mod seed;
+mod settings;
+mod stats;
+mod task;
+mod wait;
+
+/// The helpers that read the kernel's memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

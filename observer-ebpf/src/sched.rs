@@ -1,0 +1,195 @@
+//! Scheduler hooks: a task sleeps, is made runnable, runs again, ends.
+//!
+//! BTF tracepoints `sched_switch` (preempt, prev, next and, from 5.18 on, prev_state), `sched_waking`
+//! (task) and `sched_process_exit` (task).
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use observer_common::{TID_ENDED, flag, kind, syscall, syscall::futex_op};
+
+use crate::{
+    call::{self, Call},
+    filter, futex, settings,
+    task::{Entry, Task, current, report},
+    wait::{self, Purpose},
+};
+
+/// `TASK_INTERRUPTIBLE` and `TASK_UNINTERRUPTIBLE` (include/linux/sched.h).
+const INTERRUPTIBLE: u32 = 1;
+pub(crate) const SLEEPING: u32 = 3;
+
+#[btf_tracepoint(function = "sched_switch")]
+pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let (prev, next) = (Task::arg(&ctx, 1), Task::arg(&ctx, 2));
+    let state = if settings::has_state_arg() != 0 {
+        ctx.arg::<u64>(3) as u32
+    } else {
+        prev.state()
+    };
+    let mut now = 0;
+    // A task that was preempted on its way to sleep is still runnable, whatever its state says.
+    if state & SLEEPING != 0 && ctx.arg::<u64>(0) & 1 == 0 {
+        report(&ctx, sleeps(prev, state, &mut now));
+    }
+    report(&ctx, runs(next, now));
+    0
+}
+
+/// `task` leaves the CPU to sleep.
+#[inline(always)]
+fn sleeps(task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
+    let tgid = task.tgid();
+    if task.is_kernel_thread() || !filter::passes(tgid) {
+        return Ok(());
+    }
+    let entry = Entry::claim(task.tid(), tgid)?;
+    if let Some(stat) = entry.stats() {
+        // SAFETY: a pointer to a map entry, checked above.
+        unsafe { (*stat).comm = task.comm() };
+    }
+    let call = call::of(task);
+    // The registers are one feature of several: without them the wait is still timed.
+    let (call, result) = match call {
+        Ok(call) => (call, Ok(())),
+        Err(cause) => (Call::NONE, Err(cause)),
+    };
+    // SAFETY: `slot` is a map entry.
+    let (last_nr, flags) = unsafe { ((*entry.slot).nr, (*entry.slot).flags) };
+    let by_syscall = flags & flag::BY_SYSCALL != 0;
+    if by_syscall && state & INTERRUPTIBLE == 0 {
+        // Inside the futex call but not on the futex: a page of the word is read, a kernel lock taken.
+        return result;
+    }
+    *now = now_ns();
+    let purpose = if by_syscall {
+        futex::armed(&entry)
+    } else {
+        purpose(&entry, &call, state, last_nr, true)
+    };
+    wait::begin(&entry, tgid, purpose, &call, state, *now);
+    result
+}
+
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// What a task that sleeps in `call` waits for. `running`: the task's memory can be read, because it
+/// still is the one that runs.
+#[inline(always)]
+pub(crate) fn purpose(
+    entry: &Entry,
+    call: &Call,
+    state: u32,
+    last_nr: i32,
+    running: bool,
+) -> Purpose {
+    // A call that goes on after a stop has the arguments of the call it restarts.
+    let nr = if call.nr == syscall::RESTART && last_nr != 0 {
+        last_nr
+    } else {
+        call.nr
+    };
+    let mut purpose = Purpose {
+        nr,
+        kind: kind::OTHER,
+        flags: 0,
+        addr: call.args[0],
+        op: call.args[1] as u32,
+        val: call.args[2] as u32,
+    };
+    if call.compat {
+        purpose.flags = flag::COMPAT;
+        return purpose;
+    }
+    if nr < 0 {
+        // Only an exception leaves no number; without registers nothing is known.
+        if call.ip != 0 {
+            purpose.kind = kind::PAGE_FAULT;
+        }
+        return purpose;
+    }
+    if wait::is_futex_call(nr) {
+        if state & INTERRUPTIBLE != 0 {
+            futex::from_registers(entry, call, &mut purpose, running);
+        }
+        return purpose;
+    }
+    if (nr as usize) < syscall::MAX {
+        purpose.kind = KINDS[nr as usize & (syscall::MAX - 1)];
+    }
+    purpose
+}
+
+/// In read-only data: a `const` would be copied to the stack.
+static KINDS: [u8; syscall::MAX] = syscall::KINDS;
+
+/// `task` is about to run.
+#[inline(always)]
+fn runs(task: Task, now: u64) -> Result<(), u32> {
+    let tid = task.tid();
+    if tid == 0 {
+        return Ok(());
+    }
+    let Some(entry) = Entry::find(tid) else {
+        return Ok(());
+    };
+    if entry.start_ns() == 0 {
+        return Ok(());
+    }
+    // SAFETY: `slot` is a map entry.
+    unsafe {
+        if (*entry.slot).flags & flag::RAN != 0 {
+            return Ok(());
+        }
+    }
+    let now = if now == 0 { now_ns() } else { now };
+    let resumed = wait::resume(entry.slot, now);
+    // SAFETY: as above.
+    unsafe {
+        if (*entry.slot).flags & flag::BY_SYSCALL != 0 {
+            (*entry.slot).flags |= flag::RAN;
+            return resumed;
+        }
+    }
+    let how = wait::outcome_of(entry.slot, task.signal_pending());
+    resumed.and(wait::end(&entry, how, -1, now))
+}
+
+#[btf_tracepoint(function = "sched_waking")]
+pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    let Some(entry) = Entry::find(Task::arg(&ctx, 0).tid()) else {
+        return 0;
+    };
+    let (tid, tgid) = current();
+    let slot = entry.slot;
+    // SAFETY: `slot` is a map entry. These fields are the waker's to write: the last one of a sleep
+    // wins, and `begin` drops what is left of an earlier one.
+    unsafe {
+        (*slot).wake_ns = now_ns();
+        (*slot).waker_tid = tid;
+        (*slot).waker_tgid = tgid;
+        (*slot).waker_nr = call::current_nr();
+    }
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let tid = Task::arg(&ctx, 0).tid();
+    if let Some(entry) = Entry::find(tid) {
+        // SAFETY: `head` is a map entry; the task that ends is the one that runs here.
+        unsafe {
+            (*entry.head).start_ns = 0;
+            (*entry.head).tid = tid | TID_ENDED;
+        }
+    }
+    0
+}
+
+/// Is this a futex operation that waits, of this call?
+#[inline(always)]
+pub(crate) fn waits(nr: i32, op: u32) -> bool {
+    nr != syscall::FUTEX || futex_op::waits(op)
+}

@@ -1,0 +1,70 @@
+//! Waits that began before observer: a task iterator enters every sleeping task into the table.
+//!
+//! User space reads the iterator once, after the scheduler hooks are attached. Nothing is stopped: a
+//! task that wakes meanwhile is found by its state, read again after its entry was made.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use observer_common::flag;
+
+use crate::{
+    call::{self, Call},
+    filter, maps,
+    sched::{self, SLEEPING},
+    task::{Entry, Task},
+    wait,
+};
+
+/// What the kernel passes (`struct bpf_iter__task`): `meta`, then the task, null at the end.
+#[repr(C)]
+pub(crate) struct Context {
+    meta: *const u8,
+    task: *const u8,
+}
+
+#[unsafe(link_section = "iter/task")]
+#[unsafe(no_mangle)]
+extern "C" fn seed(ctx: *const Context) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    let task = Task(unsafe { read_volatile(&raw const (*ctx).task) });
+    if task.0.is_null() {
+        return 0;
+    }
+    if let Err(cause) = enter(task) {
+        maps::lose(cause);
+    }
+    0
+}
+
+#[inline(always)]
+fn enter(task: Task) -> Result<(), u32> {
+    let state = task.state();
+    let tgid = task.tgid();
+    if state & SLEEPING == 0 || task.is_kernel_thread() {
+        return Ok(());
+    }
+    let comm = task.comm();
+    if !filter::passes_named(tgid, &comm) {
+        return Ok(());
+    }
+    let entry = Entry::claim(task.tid(), tgid)?;
+    if entry.start_ns() != 0 {
+        return Ok(());
+    }
+    if let Some(stat) = entry.stats() {
+        // SAFETY: a pointer to a map entry, checked above.
+        unsafe { (*stat).comm = comm };
+    }
+    let (call, result) = match call::of(task) {
+        Ok(call) => (call, Ok(())),
+        Err(cause) => (Call::NONE, Err(cause)),
+    };
+    let mut purpose = sched::purpose(&entry, &call, state, 0, false);
+    purpose.flags |= flag::SEEDED;
+    wait::begin(&entry, tgid, purpose, &call, state, sched::now_ns());
+    if task.state() & SLEEPING == 0 {
+        // SAFETY: `head` is a map entry.
+        unsafe { write_volatile(&raw mut (*entry.head).start_ns, 0) };
+    }
+    result
+}

@@ -1,0 +1,143 @@
+//! Totals per lock and per task: complete, whatever the threshold for single waits is.
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, kind, outcome};
+
+use crate::{maps, settings, task::Entry};
+
+/// Adds to a counter; atomically only where CPUs share it. The compiler knows no atomic addition for
+/// this target, so it is written out: the one such instruction that kernels from 5.10 on know.
+macro_rules! adder {
+    ($name:ident, $type:ty, $instruction:literal) => {
+        #[inline(always)]
+        unsafe fn $name(to: *mut $type, value: $type) {
+            // SAFETY: the caller passes an aligned field of a map entry.
+            unsafe {
+                if settings::shared_stripes() == 0 {
+                    *to += value;
+                    return;
+                }
+                #[cfg(target_arch = "bpf")]
+                core::arch::asm!($instruction, to = in(reg) to, value = in(reg) u64::from(value));
+            }
+        }
+    };
+}
+
+adder!(add64, u64, "lock *(u64 *)({to} + 0) += {value}");
+adder!(add32, u32, "lock *(u32 *)({to} + 0) += {value}");
+
+/// Totals of lock `index` on this CPU's stripe.
+#[inline(always)]
+fn stripe(index: u32) -> Option<*mut LockStat> {
+    let shift = settings::stripe_shift() & 7;
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() } & ((1 << shift) - 1);
+    maps::LOCK_STATS.get_ptr_mut((index << shift) | cpu)
+}
+
+/// Index of a lock's totals, a new one if it has none yet.
+#[inline(always)]
+fn index_of(key: &LockKey) -> Result<u32, u32> {
+    // SAFETY: the value is copied at once; entries are never freed while a program runs.
+    let known = |key| unsafe { maps::LOCKS.get(key) }.copied();
+    if let Some(index) = known(key) {
+        return Ok(index);
+    }
+    let Ok(Some(index)) = maps::FREE.pop() else {
+        return Err(counter::LOCKS_FULL);
+    };
+    // BPF_NOEXIST: of two CPUs that see a new lock at the same time one wins.
+    if maps::LOCKS.insert(key, index, 1).is_ok() {
+        return Ok(index);
+    }
+    let _ = maps::FREE.push(index, 0);
+    known(key).ok_or(counter::LOCK_INSERT)
+}
+
+/// A lock's totals: by the index the task used last, else by key.
+#[inline(always)]
+unsafe fn find(slot: *mut TaskSlot, key: &LockKey) -> Result<*mut LockStat, u32> {
+    // SAFETY: `slot` and the statistics are map entries.
+    unsafe {
+        if (*slot).stat != 0
+            && let Some(stat) = stripe((*slot).stat - 1)
+            && (*stat).key.addr == key.addr
+            && (*stat).key.tgid == key.tgid
+        {
+            return Ok(stat);
+        }
+        let index = index_of(key)?;
+        (*slot).stat = index + 1;
+        let Some(stat) = stripe(index) else {
+            return Err(counter::LOCK_INSERT);
+        };
+        if (*stat).key.addr == 0 {
+            (*stat).key = *key;
+        }
+        // User space is about to recycle the entry: what is counted now would go to another lock.
+        if (*stat).key.addr != key.addr || (*stat).key.tgid != key.tgid {
+            return Err(counter::LOCK_INSERT);
+        }
+        Ok(stat)
+    }
+}
+
+/// Counts a wait for the lock in `slot`.
+#[inline(always)]
+pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64) -> Result<(), u32> {
+    // SAFETY: `slot` and the statistics are map entries.
+    unsafe {
+        let key = LockKey {
+            addr: (*slot).addr,
+            tgid: (*slot).tgid,
+            pad: 0,
+        };
+        let stat = find(slot, &key)?;
+        add64(&raw mut (*stat).count, 1);
+        add64(&raw mut (*stat).total_ns, dur_ns);
+        if dur_ns > (*stat).max_ns {
+            (*stat).max_ns = dur_ns;
+        }
+        match (*slot).outcome {
+            outcome::TIMEOUT => add32(&raw mut (*stat).timeouts, 1),
+            outcome::INTERRUPTED => add32(&raw mut (*stat).interrupted, 1),
+            _ => {}
+        }
+        (*stat).op = (*slot).op;
+        if (*slot).waker_tid != 0 {
+            (*stat).last_waker = (*slot).waker_tid;
+        }
+        (*stat).last_ns = now;
+        let bucket = bucket(dur_ns) as usize & (observer_common::BUCKETS - 1);
+        add32(&raw mut (*stat).histogram[bucket], 1);
+    }
+    Ok(())
+}
+
+/// Counts a wait of a task. A task ends one wait at a time, so nothing here is shared.
+#[inline(always)]
+pub(crate) fn add_task_wait(entry: &Entry, kind: u8, dur_ns: u64) {
+    let Some(stat) = entry.stats() else { return };
+    // SAFETY: a pointer to a map entry, checked above; the index is masked to the array's length.
+    unsafe {
+        let runqueue_ns = (*entry.slot).runqueue_ns;
+        add_kind(stat, kind, dur_ns);
+        if (*entry.slot).wake_ns != 0 {
+            add_kind(stat, kind::RUNQUEUE, runqueue_ns);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn add_kind(stat: *mut observer_common::TaskStat, kind: u8, dur_ns: u64) {
+    // SAFETY: `stat` is a map entry; the index is masked to the array's length, a power of two.
+    unsafe {
+        let kind = &raw mut (*stat).kinds[kind as usize & (kind::COUNT - 1)];
+        (*kind).count += 1;
+        (*kind).total_ns += dur_ns;
+        if dur_ns > (*kind).max_ns {
+            (*kind).max_ns = dur_ns;
+        }
+    }
+}

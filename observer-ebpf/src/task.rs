@@ -1,0 +1,187 @@
+//! Tasks: fields of `task_struct`, and each task's entries in the tables.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::{EbpfContext, programs::BtfTracePointContext};
+use observer_common::{ABSENT, Comm, TID_ENDED, TaskHead, TaskSlot, TaskStat, counter, kind};
+
+use crate::{maps, settings};
+
+/// `PF_KTHREAD`: a kernel thread (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// A `struct task_struct` that the kernel vouches for: an argument of a BTF tracepoint.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(pub(crate) *const u8);
+
+impl Task {
+    /// Argument `n` of a tracepoint.
+    #[inline(always)]
+    pub(crate) fn arg(ctx: &BtfTracePointContext, n: usize) -> Self {
+        Task(ctx.arg::<*const u8>(n))
+    }
+
+    /// A field, by a direct load that the verifier checks against the kernel's BTF.
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier knows the pointer's type and refuses the program unless the load lies
+        // within a field of that size. Faults are handled by the kernel (the load reads zero).
+        unsafe { read_volatile(self.0.add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tid(self) -> u32 {
+        self.load(settings::off_pid())
+    }
+
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> u32 {
+        self.load(settings::off_tgid())
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u32 {
+        self.load(settings::off_state())
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> bool {
+        self.load::<u32>(settings::off_flags()) & PF_KTHREAD != 0
+    }
+
+    /// Is a signal waiting to be delivered, to the thread or to its process? From the sets of pending
+    /// signals: the thread's flag for it has another bit from one kernel to the next.
+    #[inline(always)]
+    pub(crate) fn signal_pending(self) -> bool {
+        if settings::off_pending() == ABSENT {
+            return false;
+        }
+        let process: *const u8 = self.load(settings::off_signal());
+        let own: u64 = self.load(settings::off_pending());
+        let shared: u64 = Task(process).load(settings::off_shared_pending());
+        let blocked: u64 = self.load(settings::off_blocked());
+        (own | shared) & !blocked != 0
+    }
+
+    /// Address of the kernel stack; only for kernels without `bpf_task_pt_regs`.
+    #[inline(always)]
+    pub(crate) fn stack(self) -> u64 {
+        self.load(settings::off_stack())
+    }
+
+    /// The name, as two words: the kernel lets a program load the array in pieces of any size.
+    #[inline(always)]
+    pub(crate) fn comm(self) -> Comm {
+        let at = settings::off_comm();
+        [self.load(at), self.load(at + 8)]
+    }
+}
+
+/// The entries of one task.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) index: u32,
+    pub(crate) head: *mut TaskHead,
+    pub(crate) slot: *mut TaskSlot,
+}
+
+impl Entry {
+    /// The entry of a task that has one.
+    #[inline(always)]
+    pub(crate) fn find(tid: u32) -> Option<Entry> {
+        let index = tid & settings::task_mask();
+        let head = maps::HEADS.get_ptr_mut(index)?;
+        // SAFETY: a pointer to a map entry, checked above.
+        if unsafe { (*head).tid } != tid {
+            return None;
+        }
+        let slot = maps::SLOTS.get_ptr_mut(index)?;
+        Some(Entry { index, head, slot })
+    }
+
+    /// The entry of a task, made its own if nobody who waits has it.
+    #[inline(always)]
+    pub(crate) fn claim(tid: u32, tgid: u32) -> Result<Entry, u32> {
+        let index = tid & settings::task_mask();
+        let (Some(head), Some(slot)) = (
+            maps::HEADS.get_ptr_mut(index),
+            maps::SLOTS.get_ptr_mut(index),
+        ) else {
+            return Err(counter::TASK_COLLISION);
+        };
+        // SAFETY: pointers to map entries, checked above; the index is the task's alone from here on.
+        unsafe {
+            if (*head).tid != tid {
+                if (*head).start_ns != 0 && (*head).tid & TID_ENDED == 0 {
+                    return Err(counter::TASK_COLLISION);
+                }
+                write_volatile(&raw mut (*head).start_ns, 0);
+                (*head).tid = tid;
+                (*slot).flags = 0;
+                (*slot).nr = 0;
+                (*slot).stat = 0;
+                (*slot).wake_ns = 0;
+                reset_stats(index, tid, tgid);
+            }
+        }
+        Ok(Entry { index, head, slot })
+    }
+
+    /// Start of the wait in progress; 0: none.
+    #[inline(always)]
+    pub(crate) fn start_ns(&self) -> u64 {
+        // SAFETY: `head` points to a map entry for as long as the program runs.
+        unsafe { (*self.head).start_ns }
+    }
+
+    #[inline(always)]
+    pub(crate) fn stats(&self) -> Option<*mut TaskStat> {
+        maps::TASK_STATS.get_ptr_mut(self.index)
+    }
+}
+
+/// Empties the totals of a task that takes an entry over.
+#[inline(always)]
+fn reset_stats(index: u32, tid: u32, tgid: u32) {
+    let Some(stat) = maps::TASK_STATS.get_ptr_mut(index) else {
+        return;
+    };
+    // SAFETY: a pointer to a map entry, checked above. A plain assignment of the whole would become a
+    // call to memset, byte by byte.
+    unsafe {
+        (*stat).tid = tid;
+        (*stat).tgid = tgid;
+        let mut i = 0;
+        while i < kind::COUNT {
+            let kind = (&raw mut (*stat).kinds[i]).cast::<u64>();
+            write_volatile(kind, 0);
+            write_volatile(kind.add(1), 0);
+            write_volatile(kind.add(2), 0);
+            i += 1;
+        }
+    }
+}
+
+/// The thread and process that run now.
+#[inline(always)]
+pub(crate) fn current() -> (u32, u32) {
+    let both = aya_ebpf::helpers::bpf_get_current_pid_tgid();
+    (both as u32, (both >> 32) as u32)
+}
+
+/// Keeps the context type in one place for the programs' own log.
+#[inline(always)]
+pub(crate) fn report<C: EbpfContext>(ctx: &C, result: Result<(), u32>) {
+    if let Err(cause) = result {
+        maps::lose(cause);
+        if settings::log() != 0 {
+            let (tid, tgid) = current();
+            aya_log_ebpf::debug!(
+                ctx,
+                "lost something: cause {}, task {}/{}",
+                cause,
+                tgid,
+                tid
+            );
+        }
+    }
+}

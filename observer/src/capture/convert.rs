@@ -1,0 +1,329 @@
+//! From the kernel's records to events: names, kinds, lock identities.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use observer_common::{
+    Comm, LockKey, NR_NONE, TaskSlot, WaitRecord, WaitVector, WaitvRecord, comm_bytes, flag, kind,
+    outcome, syscall, syscall::futex_op,
+};
+
+use crate::{
+    event::{Addr, Blocked, Kind, LockClass, LockRef, Outcome, TaskRef, Wait, Waker},
+    inspect::{maps, names::Names},
+    time::Clock,
+};
+
+/// Lock identities kept; beyond it the cache starts anew.
+const MAX_LOCKS: usize = 200_000;
+
+/// What conversion needs to remember.
+#[derive(Debug)]
+pub(super) struct Converter {
+    pub(super) names: Names,
+    pub(super) clock: Clock,
+    locks: HashMap<LockKey, LockRef>,
+}
+
+impl Converter {
+    pub(super) fn new() -> Self {
+        Converter {
+            names: Names::default(),
+            clock: Clock::now(),
+            locks: HashMap::new(),
+        }
+    }
+
+    /// A task as events name it.
+    pub(super) fn task(&mut self, tgid: u32, tid: u32, comm: Option<&Comm>) -> TaskRef {
+        let name = match comm {
+            Some(comm) => self.names.learn(tid, &comm_bytes(comm)),
+            None => self.names.of(tid),
+        };
+        TaskRef {
+            pid: tgid,
+            tid,
+            comm: name,
+            process: self.names.of(tgid),
+        }
+    }
+
+    /// The lock at an address: private to the process unless the operation and the mapping say that
+    /// others can share it. The same shared futex has one identity in all its processes.
+    pub(super) fn lock(&mut self, key: LockKey, op: u32) -> LockRef {
+        if let Some(lock) = self.locks.get(&key) {
+            return lock.clone();
+        }
+        let mapping = if op & futex_op::PRIVATE == 0 {
+            maps::find(key.tgid, key.addr).filter(|mapping| mapping.shared)
+        } else {
+            None
+        };
+        let id: Arc<str> = match &mapping {
+            Some(mapping) => format!(
+                "{}:{}+{:#x}",
+                mapping.device,
+                mapping.inode,
+                mapping.offset + (key.addr - mapping.start)
+            )
+            .into(),
+            None => format!("{}:{:#x}", key.tgid, key.addr).into(),
+        };
+        let class = match op & futex_op::CMD_MASK {
+            futex_op::LOCK_PI | futex_op::LOCK_PI2 => LockClass::FutexPi,
+            _ => LockClass::Futex,
+        };
+        let lock = LockRef {
+            id,
+            class,
+            name: None,
+            addr: Addr(key.addr),
+            shared: mapping.is_some(),
+        };
+        if self.locks.len() >= MAX_LOCKS {
+            self.locks.clear();
+        }
+        self.locks.insert(key, lock.clone());
+        lock
+    }
+
+    /// The lock that a wait is for, if it is for one that has an address.
+    fn lock_of(&mut self, slot: &TaskSlot) -> Option<LockRef> {
+        key_of(slot).map(|key| self.lock(key, slot.op))
+    }
+
+    fn locks_of(&mut self, tgid: u32, vector: &WaitVector) -> Vec<LockRef> {
+        let length = (vector.len as usize).min(vector.futexes.len());
+        vector.futexes[..length]
+            .iter()
+            .map(|futex| {
+                let key = LockKey {
+                    addr: futex.uaddr,
+                    tgid,
+                    pad: 0,
+                };
+                self.lock(key, futex.flags & futex_op::PRIVATE)
+            })
+            .collect()
+    }
+
+    /// A wait that ended.
+    pub(super) fn wait(&mut self, record: &WaitRecord) -> Wait {
+        let slot = &record.slot;
+        let known_wake = slot.wake_ns != 0;
+        let waker = (slot.waker_tid != 0 && slot.outcome == outcome::WOKEN).then(|| Waker {
+            pid: slot.waker_tgid,
+            tid: slot.waker_tid,
+            comm: self.names.of(slot.waker_tid),
+        });
+        Wait {
+            time: self.clock.wall(record.end_ns),
+            mono_ns: record.end_ns,
+            task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
+            kind: kind_of(slot),
+            dur_ns: slot.blocked_ns + slot.runqueue_ns,
+            blocked_ns: known_wake.then_some(slot.blocked_ns),
+            runqueue_ns: known_wake.then_some(slot.runqueue_ns),
+            outcome: outcome_of(slot.outcome),
+            lock: self.lock_of(slot),
+            locks: Vec::new(),
+            waker,
+            syscall: syscall_name(slot),
+            at_least: slot.flags & flag::SEEDED != 0,
+            end_unseen: false,
+        }
+    }
+
+    /// A wait of `futex_waitv` that ended: which lock ended it is known by the return code only.
+    pub(super) fn waitv(&mut self, record: &WaitvRecord) -> Wait {
+        let mut wait = self.wait(&record.wait);
+        wait.locks = self.locks_of(record.wait.slot.tgid, &record.vector);
+        if record.wait.ret < 0 && wait.locks.len() > 1 {
+            wait.lock = None;
+        }
+        wait
+    }
+
+    /// A wait in progress.
+    pub(super) fn blocked(&mut self, slot: &TaskSlot, now_ns: u64) -> Blocked {
+        let runnable = slot.wake_ns >= slot.sleep_ns && slot.wake_ns != 0;
+        Blocked {
+            time: self.clock.wall(now_ns),
+            mono_ns: now_ns,
+            task: self.task(slot.tgid, slot.tid, None),
+            kind: kind_of(slot),
+            age_ns: now_ns.saturating_sub(slot.start_ns),
+            blocked_ns: runnable.then(|| slot.wake_ns.saturating_sub(slot.start_ns)),
+            runqueue_ns: runnable.then(|| now_ns.saturating_sub(slot.wake_ns)),
+            lock: self.lock_of(slot),
+            locks: Vec::new(),
+            syscall: syscall_name(slot),
+            at_least: slot.flags & flag::SEEDED != 0,
+        }
+    }
+
+    /// A wait whose end was lost: all that is known is that it was over at `now_ns`.
+    pub(super) fn unseen_end(&mut self, slot: &TaskSlot, now_ns: u64) -> Wait {
+        Wait {
+            time: self.clock.wall(now_ns),
+            mono_ns: now_ns,
+            task: self.task(slot.tgid, slot.tid, None),
+            kind: kind_of(slot),
+            dur_ns: now_ns.saturating_sub(slot.start_ns),
+            blocked_ns: None,
+            runqueue_ns: None,
+            outcome: None,
+            lock: self.lock_of(slot),
+            locks: Vec::new(),
+            waker: None,
+            syscall: syscall_name(slot),
+            at_least: slot.flags & flag::SEEDED != 0,
+            end_unseen: true,
+        }
+    }
+}
+
+/// The key under which the kernel programs count the lock of a wait.
+pub(super) fn key_of(slot: &TaskSlot) -> Option<LockKey> {
+    let futex = matches!(slot.kind, kind::FUTEX | kind::LOCK | kind::CONDVAR)
+        && matches!(
+            slot.nr,
+            syscall::FUTEX | syscall::FUTEX_WAIT | syscall::FUTEX_WAITV
+        );
+    (futex && slot.addr != 0).then_some(LockKey {
+        addr: slot.addr,
+        tgid: slot.tgid,
+        pad: 0,
+    })
+}
+
+fn kind_of(slot: &TaskSlot) -> Kind {
+    self::kind(slot.kind)
+}
+
+/// A kind of the kernel programs as events name it.
+pub(super) fn kind(kind: u8) -> Kind {
+    match kind {
+        kind::FUTEX => Kind::Futex,
+        kind::LOCK => Kind::Lock,
+        kind::CONDVAR => Kind::Condvar,
+        kind::SEMAPHORE => Kind::Semaphore,
+        kind::IO | kind::FILE => Kind::Io,
+        kind::SOCKET => Kind::Socket,
+        kind::PIPE => Kind::Pipe,
+        kind::POLL => Kind::Poll,
+        kind::SLEEP => Kind::Sleep,
+        kind::CHILD => Kind::Child,
+        kind::PAGE_FAULT => Kind::PageFault,
+        kind::RUNQUEUE => Kind::Runqueue,
+        _ => Kind::Other,
+    }
+}
+
+fn outcome_of(outcome: u8) -> Option<Outcome> {
+    match outcome {
+        outcome::WOKEN => Some(Outcome::Woken),
+        outcome::TIMEOUT => Some(Outcome::Timeout),
+        outcome::INTERRUPTED => Some(Outcome::Interrupted),
+        _ => None,
+    }
+}
+
+fn syscall_name(slot: &TaskSlot) -> Option<Cow<'static, str>> {
+    if slot.nr == NR_NONE || slot.flags & flag::COMPAT != 0 {
+        return None;
+    }
+    Some(match syscall::name(slot.nr) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("syscall_{}", slot.nr)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> TaskSlot {
+        TaskSlot {
+            start_ns: 1_000,
+            sleep_ns: 1_000,
+            addr: 0x1000,
+            tid: u32::MAX - 1,
+            tgid: u32::MAX - 2,
+            nr: syscall::FUTEX,
+            op: futex_op::PRIVATE,
+            kind: kind::FUTEX,
+            ..TaskSlot::default()
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let mut converter = Converter::new();
+        let wait = converter.wait(&WaitRecord {
+            slot: slot(),
+            end_ns: 5_000,
+            comm: [u64::from_ne_bytes(*b"worker\0\0"), 0],
+            ret: -1,
+        });
+        assert_eq!(wait.task.comm.as_deref(), Some("worker"));
+        assert_eq!(wait.task.process, None);
+        assert_eq!(
+            (wait.outcome, wait.waker, wait.blocked_ns, wait.runqueue_ns),
+            (None, None, None, None)
+        );
+        assert_eq!(
+            wait.lock.map(|lock| lock.id.to_string()),
+            Some("4294967293:0x1000".into())
+        );
+    }
+
+    #[test]
+    fn a_runnable_task_says_for_how_long() {
+        let mut converter = Converter::new();
+        let mut slot = slot();
+        slot.wake_ns = 3_000;
+        let blocked = converter.blocked(&slot, 10_000);
+        assert_eq!(blocked.age_ns, 9_000);
+        assert_eq!(
+            (blocked.blocked_ns, blocked.runqueue_ns),
+            (Some(2_000), Some(7_000))
+        );
+        slot.wake_ns = 0;
+        assert_eq!(converter.blocked(&slot, 10_000).runqueue_ns, None);
+    }
+
+    #[test]
+    fn a_vector_names_all_locks_and_the_one_that_ended_it_if_known() {
+        let mut converter = Converter::new();
+        let mut vector = WaitVector {
+            len: 2,
+            futexes: [observer_common::FutexWaitv::default(); observer_common::WAITV_MAX],
+        };
+        vector.futexes[0].uaddr = 0x10;
+        vector.futexes[1].uaddr = 0x20;
+        let wait = WaitRecord {
+            slot: TaskSlot {
+                nr: syscall::FUTEX_WAITV,
+                addr: 0x20,
+                ..slot()
+            },
+            end_ns: 5_000,
+            comm: [0; 2],
+            ret: 1,
+        };
+        let event = converter.waitv(&WaitvRecord { wait, vector });
+        assert_eq!(event.locks.len(), 2);
+        assert_eq!(event.lock.map(|lock| lock.addr), Some(Addr(0x20)));
+        let unknown = WaitvRecord {
+            wait: WaitRecord { ret: -1, ..wait },
+            // A length that lies must not be believed.
+            vector: WaitVector {
+                len: u64::MAX,
+                ..vector
+            },
+        };
+        let event = converter.waitv(&unknown);
+        assert_eq!(event.locks.len(), observer_common::WAITV_MAX);
+        assert_eq!(event.lock, None);
+    }
+}

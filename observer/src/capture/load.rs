@@ -1,0 +1,357 @@
+//! Loads the kernel programs and attaches them: the only place, with the rest of `capture`, that knows
+//! aya.
+
+use std::{io::Read, os::fd::AsFd};
+
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, PerCpuArray, RingBuf, Stack},
+    programs::{BtfTracePoint, Iter, TracePoint},
+};
+use aya_log::EbpfLogger;
+use observer_common::{
+    COMM_LEN, LockStat, MAX_CGROUPS, Settings, TaskHead, TaskSlot, TaskStat, counter, filter,
+};
+
+use super::{
+    FutexMode, Options, Unsupported, cgroup,
+    host::{self, Host},
+    mapped::{MappedArray, Plain},
+};
+use crate::event::{self, Missing};
+
+/// The kernel programs, built by the build script and carried in the executable.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OBSERVER_BPF_OBJECT"));
+
+/// Tables for tasks are at least this large, and no larger than the second number unless the host can
+/// have no more threads than that.
+const TASK_SLOTS: (u32, u32) = (32_768, 1 << 17);
+/// Stripes of lock statistics at most, as a power of two.
+const MAX_STRIPE_SHIFT: u32 = 3;
+/// Calls of `futex_waitv` at the same time that are followed.
+const VECTORS: u32 = 512;
+
+/// Futex calls whose tracepoints are used where the kernel has them: the later ones are optional.
+const FUTEX_CALLS: [(&str, bool); 3] = [
+    ("futex", true),
+    ("futex_wait", false),
+    ("futex_waitv", false),
+];
+
+/// Everything that is loaded. Dropping it detaches the programs.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    pub(super) heads: MappedArray<TaskHead>,
+    pub(super) slots: MappedArray<TaskSlot>,
+    pub(super) task_stats: MappedArray<TaskStat>,
+    pub(super) lock_stats: MappedArray<LockStat>,
+    pub(super) locks: aya::maps::HashMap<MapData, [u64; 2], u32>,
+    pub(super) free: Stack<MapData, u32>,
+    pub(super) ring: RingBuf<MapData>,
+    pub(super) counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
+    pub(super) stripes: usize,
+    pub(super) capture: event::Capture,
+}
+
+/// Sizes of the tables.
+struct Sizes {
+    tasks: u32,
+    locks: u32,
+    stripe_shift: u32,
+    ring: u32,
+}
+
+impl Sizes {
+    fn new(options: &Options, host: &Host) -> Sizes {
+        let (pid_max, threads) = host::thread_limits();
+        let wanted = threads
+            .saturating_mul(4)
+            .max(TASK_SLOTS.0)
+            .next_power_of_two();
+        // As many entries as there can be threads, where that is affordable: then none ever collide.
+        let tasks = wanted.max(pid_max.next_power_of_two().min(TASK_SLOTS.1));
+        let page = 4096;
+        Sizes {
+            tasks: options
+                .task_slots
+                .map_or(tasks, |n| n.max(64).next_power_of_two()),
+            locks: options.lock_slots.max(64),
+            stripe_shift: host.cpus.next_power_of_two().ilog2().min(MAX_STRIPE_SHIFT),
+            ring: options.ring_bytes.next_power_of_two().max(page),
+        }
+    }
+}
+
+/// Loads and attaches.
+///
+/// # Errors
+/// [`Unsupported`] where privileges or the kernel do not allow it.
+pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
+    let mut settings = kernel_settings(host)?;
+    let by_syscall = by_syscall(options, &settings, host)?;
+    let sizes = Sizes::new(options, host);
+    settings.task_mask = sizes.tasks - 1;
+    settings.stripe_shift = sizes.stripe_shift;
+    settings.shared_stripes = u32::from(host.cpus > 1 << sizes.stripe_shift);
+    settings.self_tgid = std::process::id();
+    settings.log = u32::from(options.log);
+    set_filters(options, &mut settings)?;
+    let mut ebpf = load_object(&settings, &sizes, options).map_err(|error| refused(&error))?;
+    fill_filters(options, &mut ebpf)?;
+    let mut config = aya::maps::Array::<_, u64>::try_from(borrow(&mut ebpf, "CONFIG")?)?;
+    config.set(0, options.min_wait_ns(), 0)?;
+    let mut free = Stack::try_from(take(&mut ebpf, "FREE")?)?;
+    // The lowest index comes out first, so that those in use stay together.
+    for index in (0..sizes.locks).rev() {
+        free.push(index, 0)?;
+    }
+    let logger = options
+        .log
+        .then(|| EbpfLogger::init(&mut ebpf).ok())
+        .flatten();
+    let mut missing = Vec::new();
+    let mut attached = attach(&mut ebpf, by_syscall, &mut missing)?;
+    match seed(&mut ebpf, &settings) {
+        Ok(()) => attached.push("iter/task".into()),
+        Err(error) => missing.push(Missing {
+            feature: "waits older than observer".into(),
+            why: format!("{error:#}: a task is seen from its next sleep on"),
+        }),
+    }
+    let capture = event::Capture {
+        futex: if by_syscall { "tracepoint" } else { "sched" }.into(),
+        attached,
+        missing,
+        task_slots: sizes.tasks,
+        lock_slots: sizes.locks,
+        ring_bytes: sizes.ring,
+    };
+    tables(ebpf, logger, free, &sizes, capture)
+}
+
+/// What the kernel's types tell, if the privileges are there to use it.
+fn kernel_settings(host: &Host) -> Result<Settings> {
+    let missing_caps = host.missing_to_load();
+    if !missing_caps.is_empty() {
+        return Err(Unsupported(format!(
+            "cannot load kernel programs: this process has not {}. observer needs CAP_BPF and \
+             CAP_PERFMON (and CAP_SYS_PTRACE for other users' processes): run it with sudo, or see \
+             `observer doctor`",
+            missing_caps.join(" and ")
+        ))
+        .into());
+    }
+    let btf = host::kernel_btf().map_err(|error| {
+        Unsupported(format!(
+            "{error:#}. observer needs a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y), 5.10 or later; \
+             see `observer doctor`"
+        ))
+    })?;
+    host::settings_from(&btf).map_err(|error| Unsupported(format!("{error:#}")).into())
+}
+
+/// Takes hold of the tables, now that the programs that use them are loaded.
+fn tables(
+    mut ebpf: Ebpf,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    free: Stack<MapData, u32>,
+    sizes: &Sizes,
+    capture: event::Capture,
+) -> Result<Loaded> {
+    Ok(Loaded {
+        heads: mapped(&mut ebpf, "HEADS", sizes.tasks)?,
+        slots: mapped(&mut ebpf, "SLOTS", sizes.tasks)?,
+        task_stats: mapped(&mut ebpf, "TASK_STATS", sizes.tasks)?,
+        lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
+        locks: take(&mut ebpf, "LOCKS")?.try_into()?,
+        ring: take(&mut ebpf, "RING")?.try_into()?,
+        counters: take(&mut ebpf, "COUNTERS")?.try_into()?,
+        free,
+        stripes: 1 << sizes.stripe_shift,
+        capture,
+        ebpf,
+        logger,
+    })
+}
+
+/// Which of the two ways to know a futex wait.
+fn by_syscall(options: &Options, settings: &Settings, host: &Host) -> Result<bool> {
+    let registers = settings.has_pt_regs == 1 || settings.regs_on_stack == 1;
+    let tracepoint = host.has_tracepoint("syscalls", "sys_enter_futex");
+    match options.futex {
+        FutexMode::Sched if !registers => Err(Unsupported(
+            "this kernel does not give a sleeping task's registers: use --futex tracepoint".into(),
+        )
+        .into()),
+        FutexMode::Tracepoint if !tracepoint => Err(Unsupported(format!(
+            "no tracepoint syscalls/sys_enter_futex below {}: mount the tracing file system with \
+             `mount -t tracefs tracefs {}`, or use --futex sched",
+            host::TRACEFS.join(" or "),
+            host::TRACEFS[0]
+        ))
+        .into()),
+        FutexMode::Sched => Ok(false),
+        FutexMode::Tracepoint => Ok(true),
+        FutexMode::Auto if registers => Ok(false),
+        FutexMode::Auto if tracepoint => Ok(true),
+        FutexMode::Auto => Err(Unsupported(format!(
+            "this kernel gives neither a sleeping task's registers nor system call tracepoints; if \
+             the tracing file system is not mounted: `mount -t tracefs tracefs {}`",
+            host::TRACEFS[0]
+        ))
+        .into()),
+    }
+}
+
+fn set_filters(options: &Options, settings: &mut Settings) -> Result<()> {
+    if !options.pids.is_empty() {
+        settings.filters |= filter::PID;
+    }
+    if !options.comms.is_empty() {
+        settings.filters |= filter::COMM;
+    }
+    if options.cgroups.len() > MAX_CGROUPS {
+        return Err(anyhow!(
+            "{} control groups asked for, at most {MAX_CGROUPS} can be; name one that holds them all",
+            options.cgroups.len()
+        ));
+    }
+    for (i, path) in options.cgroups.iter().enumerate() {
+        settings.filters |= filter::CGROUP;
+        (settings.cgroup_id[i], settings.cgroup_level[i]) = cgroup::identify(path)?;
+    }
+    Ok(())
+}
+
+fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<Ebpf> {
+    // SAFETY: `Settings` is integers without padding, and the slice does not outlive it.
+    let bytes = unsafe {
+        std::slice::from_raw_parts(
+            std::ptr::from_ref(settings).cast::<u8>(),
+            size_of::<Settings>(),
+        )
+    };
+    let filters = |wanted: usize| (wanted as u32).max(1);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("SETTINGS", bytes, true)
+        .map_max_entries("HEADS", sizes.tasks)
+        .map_max_entries("SLOTS", sizes.tasks)
+        .map_max_entries("TASK_STATS", sizes.tasks)
+        .map_max_entries("LOCKS", sizes.locks)
+        .map_max_entries("LOCK_STATS", sizes.locks << sizes.stripe_shift)
+        .map_max_entries("FREE", sizes.locks)
+        .map_max_entries("RING", sizes.ring)
+        .map_max_entries("PIDS", filters(options.pids.len()))
+        .map_max_entries("COMMS", filters(options.comms.len()))
+        .map_max_entries("VECTORS", VECTORS);
+    Ok(loader.load(OBJECT)?)
+}
+
+fn fill_filters(options: &Options, ebpf: &mut Ebpf) -> Result<()> {
+    let mut pids = aya::maps::HashMap::<_, u32, u8>::try_from(borrow(ebpf, "PIDS")?)?;
+    for pid in &options.pids {
+        pids.insert(pid, 1, 0)?;
+    }
+    let mut comms = aya::maps::HashMap::<_, [u8; COMM_LEN], u8>::try_from(borrow(ebpf, "COMMS")?)?;
+    for comm in &options.comms {
+        let mut key = [0; COMM_LEN];
+        let length = comm.len().min(COMM_LEN - 1);
+        key[..length].copy_from_slice(&comm.as_bytes()[..length]);
+        comms.insert(key, 1, 0)?;
+    }
+    Ok(())
+}
+
+/// Loads and attaches the programs that this run uses; says which.
+fn attach(ebpf: &mut Ebpf, by_syscall: bool, missing: &mut Vec<Missing>) -> Result<Vec<String>> {
+    let btf = aya::Btf::from_sys_fs().map_err(|error| refused(&error.into()))?;
+    let mut attached = Vec::new();
+    // The waker first: a wait that begins must not miss its end.
+    for name in ["sched_process_exit", "sched_waking", "sched_switch"] {
+        let program: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
+        program
+            .load(name, &btf)
+            .map_err(|error| refused(&anyhow!(error).context(format!("program {name}"))))?;
+        program
+            .attach()
+            .map_err(|error| refused(&anyhow!(error).context(format!("tracepoint {name}"))))?;
+        attached.push(format!("tp_btf/{name}"));
+    }
+    if !by_syscall {
+        return Ok(attached);
+    }
+    for (call, required) in FUTEX_CALLS {
+        for side in ["sys_exit_", "sys_enter_"] {
+            let name = format!("{side}{call}");
+            let program: &mut TracePoint = program(ebpf, &name)?.try_into()?;
+            let result = program
+                .load()
+                .and_then(|()| program.attach("syscalls", &name).map(drop));
+            match result {
+                Ok(()) => attached.push(format!("tracepoint/syscalls/{name}")),
+                Err(error) if required => {
+                    return Err(refused(
+                        &anyhow!(error).context(format!("tracepoint {name}")),
+                    ));
+                }
+                Err(error) => missing.push(Missing {
+                    feature: format!("tracepoint syscalls/{name}"),
+                    why: format!(
+                        "{error}: waits in {call} are known by registers, without a return code"
+                    ),
+                }),
+            }
+        }
+    }
+    Ok(attached)
+}
+
+/// Enters the tasks that sleep already.
+fn seed(ebpf: &mut Ebpf, settings: &Settings) -> Result<()> {
+    if settings.filters & filter::CGROUP != 0 {
+        return Err(anyhow!("the control group of a sleeping task is not known"));
+    }
+    let btf = aya::Btf::from_sys_fs()?;
+    let program: &mut Iter = program(ebpf, "seed")?.try_into()?;
+    program.load("task", &btf)?;
+    let link = program.attach()?;
+    let mut file = program.take_link(link)?.into_file()?;
+    // The program writes nothing: reading to the end is what makes it run.
+    let mut nothing = [0; 64];
+    while file.read(&mut nothing)? > 0 {}
+    Ok(())
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+    ebpf.program_mut(name)
+        .with_context(|| format!("the kernel object has no program {name}"))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the kernel object has no map {name}"))
+}
+
+/// A map that stays with the object: a map that is dropped before the programs are loaded is gone.
+fn borrow<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name)
+        .with_context(|| format!("the kernel object has no map {name}"))
+}
+
+fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<MappedArray<T>> {
+    let Map::Array(data) = take(ebpf, name)? else {
+        return Err(anyhow!("the map {name} is no array"));
+    };
+    MappedArray::new(data.fd().as_fd(), len).with_context(|| format!("cannot map the table {name}"))
+}
+
+/// An error of the kernel while loading: says what to look at.
+fn refused(error: &anyhow::Error) -> anyhow::Error {
+    Unsupported(format!(
+        "the kernel refused observer's programs: {error:#}. `observer doctor` says what is missing"
+    ))
+    .into()
+}

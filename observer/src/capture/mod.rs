@@ -1,0 +1,351 @@
+//! The live kernel as a source of events.
+//!
+//! [`Capture::start`] loads and attaches the kernel programs; [`Capture::poll`] is then called every
+//! few milliseconds and appends what has happened: long waits from the ring buffer, waits in progress
+//! from a scan of the tasks' table, totals at each interval. Nothing here waits.
+
+pub mod btf;
+mod cgroup;
+mod convert;
+mod cost;
+pub mod doctor;
+pub mod host;
+mod inflight;
+mod load;
+mod mapped;
+pub mod target;
+mod totals;
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
+
+use anyhow::Result;
+use observer_common::{WaitRecord, WaitvRecord, counter};
+
+use self::{
+    convert::Converter, cost::CostMeter, host::Host, inflight::InFlight, load::Loaded,
+    mapped::record, target::Targets, totals::Totals,
+};
+use crate::{
+    event::{CostReport, End, Event, Filters, Loss, Meta, Reason, SCHEMA},
+    time::{self, Clock},
+};
+
+/// Records taken from the ring buffer before the caller gets to write them.
+const BATCH: usize = 8_192;
+/// Waits in progress are looked at this often at the least and at the most.
+const SCAN_NS: (u64, u64) = (50_000_000, 250_000_000);
+/// Default size of the ring buffer: 28 000 waits.
+pub const RING_BYTES: u32 = 4 << 20;
+/// Default number of locks that can be told apart.
+pub const LOCK_SLOTS: u32 = 16_384;
+
+/// How futex waits are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FutexMode {
+    /// The cheapest way that the kernel allows.
+    #[default]
+    Auto,
+    /// System call tracepoints.
+    Tracepoint,
+    /// The registers of the sleeping task.
+    Sched,
+}
+
+/// What to observe, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only these processes; all when empty.
+    pub pids: Vec<u32>,
+    /// Only tasks of these names; all when empty.
+    pub comms: Vec<String>,
+    /// Only tasks in these control groups; all when empty.
+    pub cgroups: Vec<String>,
+    /// Report waits at least this long one by one.
+    pub min_wait: Duration,
+    /// Report waits in progress from this age on.
+    pub long_wait: Duration,
+    /// Report totals this often.
+    pub interval: Duration,
+    /// How futex waits are known.
+    pub futex: FutexMode,
+    /// Size of the ring buffer in bytes.
+    pub ring_bytes: u32,
+    /// Entries for tasks; by the host when `None`.
+    pub task_slots: Option<u32>,
+    /// Entries for locks.
+    pub lock_slots: u32,
+    /// Let the kernel programs log.
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            pids: Vec::new(),
+            comms: Vec::new(),
+            cgroups: Vec::new(),
+            min_wait: Duration::from_millis(1),
+            long_wait: Duration::from_secs(1),
+            interval: Duration::from_secs(1),
+            futex: FutexMode::Auto,
+            ring_bytes: RING_BYTES,
+            task_slots: None,
+            lock_slots: LOCK_SLOTS,
+            log: false,
+        }
+    }
+}
+
+impl Options {
+    fn min_wait_ns(&self) -> u64 {
+        nanos(self.min_wait)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The kernel or the privileges do not allow what was asked for: exit code 3.
+#[derive(Debug)]
+pub struct Unsupported(pub String);
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// A running observation.
+pub struct Capture {
+    options: Options,
+    host: Host,
+    loaded: Loaded,
+    converter: Converter,
+    inflight: InFlight,
+    totals: Totals,
+    cost: CostMeter,
+    targets: Targets,
+    start_ns: u64,
+    next_scan_ns: u64,
+    next_totals_ns: u64,
+    events: u64,
+    /// Records of the ring buffer that had an impossible size.
+    malformed: u64,
+    lost: BTreeMap<Cow<'static, str>, u64>,
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture")
+            .field("options", &self.options)
+            .field("capture", &self.loaded.capture)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Capture {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// [`Unsupported`] where privileges or the kernel do not allow it; others name what is wrong with
+    /// the options.
+    pub fn start(options: Options) -> Result<Capture> {
+        let targets = Targets::open(&options.pids)?;
+        let host = Host::look()?;
+        let loaded = load::load(&options, &host)?;
+        let now = time::mono_ns();
+        Ok(Capture {
+            cost: CostMeter::new(&loaded.ebpf, now),
+            next_totals_ns: now + nanos(options.interval),
+            options,
+            host,
+            loaded,
+            converter: Converter::new(),
+            inflight: InFlight::default(),
+            totals: Totals::default(),
+            targets,
+            start_ns: now,
+            next_scan_ns: now,
+            events: 0,
+            malformed: 0,
+            lost: BTreeMap::new(),
+        })
+    }
+
+    /// The first event.
+    pub fn meta(&mut self) -> Event {
+        self.events += 1;
+        Event::Meta(Meta {
+            time: self.converter.clock.wall(self.start_ns),
+            mono_ns: self.start_ns,
+            schema: SCHEMA,
+            observer: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.host.name.clone(),
+            kernel: self.host.kernel.clone(),
+            cpus: self.host.cpus,
+            filters: Filters {
+                pids: self.options.pids.clone(),
+                comms: self.options.comms.clone(),
+                cgroups: self.options.cgroups.clone(),
+                min_wait_ns: self.options.min_wait_ns(),
+                long_wait_ns: nanos(self.options.long_wait),
+                interval_ns: nanos(self.options.interval),
+            },
+            capture: self.loaded.capture.clone(),
+        })
+    }
+
+    /// Appends what happened since the last call. True: there is more right now, call again once the
+    /// events are written.
+    pub fn poll(&mut self, out: &mut Vec<Event>) -> bool {
+        let before = out.len();
+        if let Some(logger) = &mut self.loaded.logger {
+            logger.flush();
+        }
+        // The scan comes before the ring: each wait that was over by then has its record in there.
+        let now = time::mono_ns();
+        let due = (now >= self.next_scan_ns).then(|| {
+            let long_ns = nanos(self.options.long_wait);
+            self.next_scan_ns = now + (long_ns / 4).clamp(SCAN_NS.0, SCAN_NS.1);
+            self.inflight
+                .scan(&self.loaded.heads, &self.loaded.slots, long_ns, now)
+        });
+        let more = self.drain(out);
+        if !more {
+            for slot in self.inflight.unseen_ends() {
+                out.push(Event::Wait(self.converter.unseen_end(&slot, now)));
+            }
+        }
+        for slot in due.into_iter().flatten() {
+            // Its record may have come with this very batch.
+            if !self.inflight.is_reported(slot.tid, slot.start_ns) {
+                continue;
+            }
+            out.push(Event::Blocked(self.converter.blocked(&slot, now)));
+        }
+        self.cost.poll(&self.loaded.ebpf, now);
+        if now >= self.next_totals_ns {
+            self.next_totals_ns = now + nanos(self.options.interval);
+            self.converter.clock = Clock::now();
+            self.report_totals(now, out);
+        }
+        self.events += (out.len() - before) as u64;
+        more
+    }
+
+    /// Takes a batch of records from the ring buffer.
+    fn drain(&mut self, out: &mut Vec<Event>) -> bool {
+        for _ in 0..BATCH {
+            let Some(item) = self.loaded.ring.next() else {
+                return false;
+            };
+            let wait = if let Some(record) = record::<WaitRecord>(&item) {
+                self.inflight.ended(record.slot.tid, record.slot.start_ns);
+                self.converter.wait(&record)
+            } else if let Some(record) = record::<WaitvRecord>(&item) {
+                let slot = &record.wait.slot;
+                self.inflight.ended(slot.tid, slot.start_ns);
+                self.converter.waitv(&record)
+            } else {
+                self.malformed += 1;
+                continue;
+            };
+            out.push(Event::Wait(wait));
+        }
+        true
+    }
+
+    fn report_totals(&mut self, now: u64, out: &mut Vec<Event>) {
+        let loaded = &mut self.loaded;
+        let locks = self.totals.locks(
+            &loaded.lock_stats,
+            loaded.stripes,
+            &self.inflight,
+            &mut self.converter,
+            now,
+        );
+        out.extend(locks.into_iter().map(Event::Lock));
+        let tasks = self
+            .totals
+            .tasks(&loaded.heads, &loaded.task_stats, &mut self.converter, now);
+        out.extend(tasks.into_iter().map(Event::Task));
+        self.totals.recycle(
+            &mut loaded.lock_stats,
+            loaded.stripes,
+            &mut loaded.locks,
+            &mut loaded.free,
+            now,
+        );
+        let loss = self.loss(now);
+        if loss.counters != self.lost {
+            self.lost.clone_from(&loss.counters);
+            if loss.total > 0 {
+                out.push(Event::Loss(loss));
+            }
+        }
+        out.push(Event::Cost(CostReport {
+            time: self.converter.clock.wall(now),
+            mono_ns: now,
+            cost: self.cost.read(),
+        }));
+    }
+
+    fn loss(&self, now: u64) -> Loss {
+        let mut counters: BTreeMap<Cow<'static, str>, u64> = counter::NAMES
+            .iter()
+            .map(|name| (Cow::Borrowed(*name), 0))
+            .collect();
+        match self.loaded.counters.get(&0, 0) {
+            Ok(cpus) => {
+                for cpu in cpus.iter() {
+                    for (name, count) in counter::NAMES.iter().zip(cpu) {
+                        *counters.entry(Cow::Borrowed(name)).or_default() += count;
+                    }
+                }
+            }
+            Err(_) => *counters.entry("counters_unreadable".into()).or_default() += 1,
+        }
+        counters.insert("malformed_record".into(), self.malformed);
+        counters.insert("locks_evicted".into(), self.totals.evicted);
+        Loss {
+            time: self.converter.clock.wall(now),
+            mono_ns: now,
+            total: counters.values().sum(),
+            counters,
+        }
+    }
+
+    /// Have all processes that were asked for ended? Never, when none was.
+    pub fn targets_ended(&self) -> bool {
+        self.targets.ended()
+    }
+
+    /// Appends the last events: what is left in the ring buffer, all totals, losses, `end`.
+    pub fn finish(&mut self, reason: Reason, out: &mut Vec<Event>) {
+        self.next_totals_ns = 0;
+        self.next_scan_ns = 0;
+        // A flood never runs dry: what comes after the end was asked for is no longer wanted.
+        let batches = self.loaded.capture.ring_bytes as usize / size_of::<WaitRecord>() / BATCH;
+        for _ in 0..=batches {
+            if !self.poll(out) {
+                break;
+            }
+        }
+        let now = time::mono_ns();
+        out.push(Event::Loss(self.loss(now)));
+        self.events += 1;
+        out.push(Event::End(End {
+            time: self.converter.clock.wall(now),
+            mono_ns: now,
+            reason,
+            dur_ns: now.saturating_sub(self.start_ns),
+            events: self.events,
+            waits: self.totals.waits,
+            total_ns: self.totals.total_ns,
+            cost: self.cost.read(),
+        }));
+    }
+}

@@ -1,0 +1,67 @@
+//! The loop of a live run: polls the capture, and ends on a signal, at a time, with its targets.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::event::Reason;
+
+/// A runtime for one thread: the work is one loop.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
+/// Why a run stops, and the beat of its polling.
+pub(crate) struct Pulse {
+    ticks: Interval,
+    deadline: Option<Instant>,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Pulse {
+    /// Beats each `period`; ends after `duration`, if one is given.
+    pub(crate) fn new(period: Duration, duration: Option<Duration>) -> Result<Pulse> {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Pulse {
+            ticks,
+            deadline: duration.and_then(|duration| Instant::now().checked_add(duration)),
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next beat; a reason when the run is to stop.
+    pub(crate) async fn beat(&mut self) -> Option<Reason> {
+        let deadline = self.deadline;
+        let over = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let reason = tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => Reason::Stopped,
+            _ = self.terminate.recv() => Reason::Stopped,
+            _ = self.hangup.recv() => Reason::Stopped,
+            () = over => Reason::Duration,
+            _ = self.ticks.tick() => return None,
+        };
+        // A second Ctrl-C, while the last events are written, ends at once.
+        // SAFETY: the default action of a signal is always a valid disposition.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Some(reason)
+    }
+}

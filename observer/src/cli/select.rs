@@ -1,0 +1,122 @@
+//! The flags that all live commands share: what to observe.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    capture::{FutexMode, LOCK_SLOTS, Options, RING_BYTES},
+    time::parse_duration,
+};
+
+/// What to observe.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Select {
+    /// Observe only this process (repeatable)
+    #[arg(short, long = "pid", value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// Observe only tasks with this name, at most 15 bytes (repeatable)
+    #[arg(long = "comm", value_name = "NAME", value_parser = comm)]
+    pub(crate) comms: Vec<String>,
+    /// Observe only tasks in this control group (version 2) or below it (repeatable)
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub(crate) cgroups: Vec<String>,
+    /// Report single waits at least this long; shorter ones are counted in the totals
+    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = parse_duration)]
+    pub(crate) min_wait: Duration,
+    /// Report a wait in progress from this age on, and again at each doubling [default: 1s; the
+    /// screen: 100ms]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) long_wait: Option<Duration>,
+    /// Report totals this often
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// End after this time
+    #[arg(short, long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// How to know futex waits
+    #[arg(long, value_enum, default_value_t = Futex::Auto)]
+    pub(crate) futex: Futex,
+    /// Size of the ring buffer in KiB
+    #[arg(long, value_name = "KIB", default_value_t = RING_BYTES >> 10, value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    pub(crate) ring_kib: u32,
+    /// Locks that can be told apart at the same time
+    #[arg(long, value_name = "N", default_value_t = LOCK_SLOTS, value_parser = clap::value_parser!(u32).range(64..=4 << 20))]
+    pub(crate) lock_slots: u32,
+    /// Tasks that can be followed at the same time [default: by the host's limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=4 << 20))]
+    pub(crate) task_slots: Option<u32>,
+    /// Show what the kernel programs say of themselves, on standard error
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+/// How to know futex waits.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Futex {
+    /// The cheapest way that the kernel allows
+    Auto,
+    /// System call tracepoints
+    Tracepoint,
+    /// The registers of the sleeping task
+    Sched,
+}
+
+impl Select {
+    /// The options of the capture; `long_wait` is the command's default.
+    pub(crate) fn options(&self, long_wait: Duration) -> Options {
+        Options {
+            pids: self.pids.clone(),
+            comms: self.comms.clone(),
+            cgroups: self.cgroups.clone(),
+            min_wait: self.min_wait,
+            long_wait: self.long_wait.unwrap_or(long_wait),
+            interval: self.interval,
+            futex: match self.futex {
+                Futex::Auto => FutexMode::Auto,
+                Futex::Tracepoint => FutexMode::Tracepoint,
+                Futex::Sched => FutexMode::Sched,
+            },
+            ring_bytes: self.ring_kib << 10,
+            task_slots: self.task_slots,
+            lock_slots: self.lock_slots,
+            log: self.verbose,
+        }
+    }
+}
+
+/// The kernel keeps 15 bytes of a name: a longer one would never match.
+fn comm(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("an empty name matches no task".into()),
+        1..=15 => Ok(text.to_owned()),
+        length => Err(format!(
+            "{length} bytes, and the kernel keeps 15 of a task's name; use `{}`",
+            String::from_utf8_lossy(&text.as_bytes()[..15])
+        )),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_millis(10) {
+        return Err("the interval of the totals is 10ms or longer".into());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_match_are_refused() {
+        assert!(comm("worker").is_ok());
+        assert!(comm("").is_err());
+        assert!(
+            comm("0123456789abcdef")
+                .unwrap_err()
+                .contains("0123456789abcde")
+        );
+    }
+}

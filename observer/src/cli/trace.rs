@@ -1,0 +1,145 @@
+//! `observer trace`: events as they happen.
+
+use std::{
+    fs::File,
+    io::{BufWriter, IsTerminal, Write, stdout},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::{
+    live::{Pulse, runtime},
+    select::Select,
+};
+use crate::{
+    capture::Capture,
+    event::{Event, Reason},
+    model::Model,
+    report::{self, text},
+};
+
+/// How often the ring buffer is read: the greatest part of an event's way to the reader.
+const PERIOD: Duration = Duration::from_millis(10);
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+/// Arguments of `trace`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    observer trace -p 1234 -d 10s                   one process for ten seconds\n  \
+    observer trace --min-wait 50ms | jq 'select(.type==\"wait\")'\n  \
+    observer trace --comm mysqld --format text")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    select: Select,
+    /// Form of the events [default: text on a terminal, jsonl otherwise]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Write to this file, which must not exist
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Text: show idle waits too (poll, sleep, child)
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// For people, with a summary at the end
+    Text,
+}
+
+/// Where events go.
+enum Sink {
+    Jsonl(BufWriter<Box<dyn Write>>),
+    Text {
+        out: BufWriter<Box<dyn Write>>,
+        model: Box<Model>,
+        all: bool,
+    },
+}
+
+impl Sink {
+    fn new(args: &Args) -> Result<Sink> {
+        let out: Box<dyn Write> = match &args.output {
+            Some(path) => Box::new(File::create_new(path).with_context(|| {
+                format!(
+                    "cannot create {}: an existing file is not overwritten",
+                    path.display()
+                )
+            })?),
+            None => Box::new(stdout()),
+        };
+        let terminal = args.output.is_none() && stdout().is_terminal();
+        let format = args.format.unwrap_or(if terminal {
+            Format::Text
+        } else {
+            Format::Jsonl
+        });
+        let out = BufWriter::with_capacity(1 << 16, out);
+        Ok(match format {
+            Format::Jsonl => Sink::Jsonl(out),
+            Format::Text => Sink::Text {
+                out,
+                model: Box::default(),
+                all: args.all,
+            },
+        })
+    }
+
+    fn write(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        match self {
+            Sink::Jsonl(out) => {
+                for event in events.drain(..) {
+                    report::json::line(out, &event)?;
+                }
+                out.flush()?;
+            }
+            Sink::Text { out, model, all } => {
+                for event in events.drain(..) {
+                    text::line(out, &event, *all)?;
+                    model.apply(event);
+                }
+                out.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if let Sink::Text { out, model, .. } = self {
+            text::summary(out, model)?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs until stopped.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    super::start_log(args.select.verbose);
+    let mut sink = Sink::new(args)?;
+    runtime()?.block_on(async {
+        let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
+        let mut pulse = Pulse::new(PERIOD, args.select.duration)?;
+        let mut events = vec![capture.meta()];
+        sink.write(&mut events)?;
+        let reason = loop {
+            if let Some(reason) = pulse.beat().await {
+                break reason;
+            }
+            let more = capture.poll(&mut events);
+            sink.write(&mut events)?;
+            if !more && capture.targets_ended() {
+                break Reason::TargetEnded;
+            }
+        };
+        capture.finish(reason, &mut events);
+        sink.write(&mut events)?;
+        sink.finish()
+    })
+}

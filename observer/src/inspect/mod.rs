@@ -1,0 +1,4 @@
+//! Reading other processes: names and mappings. Everything read is bounded and checked.
+
+pub mod maps;
+pub mod names;

@@ -1,0 +1,14 @@
+//! observer shows why anything on a Linux host is not running: which tasks are blocked, on which
+//! lock or resource, who holds it and for how long this has been so.
+//!
+//! One direction, one event type, one model: [`event`]s come from the live kernel or from a recording,
+//! feed the [`model`], and every view asks the model.
+
+pub mod capture;
+pub mod cli;
+pub mod event;
+pub mod inspect;
+pub mod model;
+pub mod report;
+pub mod time;
+pub mod tui;

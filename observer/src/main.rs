@@ -1,0 +1,7 @@
+//! The `observer` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    observer::cli::main()
+}

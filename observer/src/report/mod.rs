@@ -1,0 +1,4 @@
+//! Events and the model, written down.
+
+pub mod json;
+pub mod text;

@@ -1,0 +1,281 @@
+//! Events and the summary of a run, for people.
+
+use std::io::{self, Write};
+
+use crate::{
+    event::{Blocked, End, Event, LockRef, Meta, Outcome, Reason, TaskRef, Wait},
+    model::Model,
+    time::{WallTime, human},
+    tui::text::printable,
+};
+
+/// Rows of each table of the summary.
+const ROWS: usize = 10;
+
+/// Writes an event; totals are left to the [`summary`]. Idle waits (poll, sleep, child) only with `all`.
+///
+/// # Errors
+/// The writer's.
+pub fn line(out: &mut impl Write, event: &Event, all: bool) -> io::Result<()> {
+    match event {
+        Event::Meta(meta) => heading(out, meta, all),
+        Event::Wait(wait) if all || !wait.kind.is_idle() => wait_line(out, wait),
+        Event::Blocked(blocked) if all || !blocked.kind.is_idle() => blocked_line(out, blocked),
+        Event::Loss(loss) if loss.total > 0 => {
+            write!(out, "{}  LOST     {}:", clock(loss.time), loss.total)?;
+            for (cause, count) in loss.counters.iter().filter(|(_, count)| **count > 0) {
+                write!(out, " {cause} {count}")?;
+            }
+            writeln!(out)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn heading(out: &mut impl Write, meta: &Meta, all: bool) -> io::Result<()> {
+    writeln!(
+        out,
+        "observer {} on {} (Linux {}, {} CPUs): waits of {} and more, in progress from {} on; futexes by {}",
+        meta.observer,
+        printable(&meta.host),
+        meta.kernel,
+        meta.cpus,
+        human(meta.filters.min_wait_ns),
+        human(meta.filters.long_wait_ns),
+        meta.capture.futex,
+    )?;
+    for missing in &meta.capture.missing {
+        writeln!(out, "missing: {}: {}", missing.feature, missing.why)?;
+    }
+    if !all {
+        writeln!(
+            out,
+            "idle waits (poll, sleep, child) are not shown; --all shows them"
+        )?;
+    }
+    Ok(())
+}
+
+/// The time of day of a time stamp, to the millisecond.
+fn clock(time: WallTime) -> String {
+    let text = time.to_string();
+    text.get(11..23).unwrap_or(&text).to_owned()
+}
+
+fn task(task: &TaskRef) -> String {
+    let name = task.comm.as_deref().unwrap_or("?");
+    match &task.process {
+        Some(process) if **process != *name => format!(
+            "{}/{} ({} {})",
+            printable(name),
+            task.tid,
+            printable(process),
+            task.pid
+        ),
+        _ if task.pid == task.tid => format!("{}/{}", printable(name), task.tid),
+        _ => format!("{}/{} ({})", printable(name), task.tid, task.pid),
+    }
+}
+
+fn lock(lock: &LockRef) -> String {
+    match &lock.name {
+        Some(name) => format!("{} {}", lock.class.name(), printable(name)),
+        None => format!("{} {}", lock.class.name(), lock.addr),
+    }
+}
+
+fn wait_line(out: &mut impl Write, wait: &Wait) -> io::Result<()> {
+    let least = if wait.at_least { "≥" } else { "" };
+    write!(
+        out,
+        "{}  wait     {:>8}  {}  {}",
+        clock(wait.time),
+        format!("{least}{}", human(wait.dur_ns)),
+        task(&wait.task),
+        wait.kind.name()
+    )?;
+    purpose(
+        out,
+        wait.lock.as_ref(),
+        &wait.locks,
+        wait.syscall.as_deref(),
+    )?;
+    match (wait.outcome, &wait.waker) {
+        (Some(Outcome::Woken), Some(waker)) => {
+            let name = waker.comm.as_deref().unwrap_or("?");
+            write!(out, "  woken by {}/{}", printable(name), waker.tid)?;
+        }
+        (Some(outcome), _) => write!(out, "  {}", outcome.name())?,
+        (None, _) if wait.end_unseen => write!(out, "  (end not seen)")?,
+        (None, _) => {}
+    }
+    if let Some(runqueue_ns) = wait.runqueue_ns
+        && runqueue_ns * 10 > wait.dur_ns
+    {
+        write!(out, "  of it {} runnable", human(runqueue_ns))?;
+    }
+    writeln!(out)
+}
+
+fn blocked_line(out: &mut impl Write, blocked: &Blocked) -> io::Result<()> {
+    let least = if blocked.at_least { "≥" } else { "" };
+    write!(
+        out,
+        "{}  blocked  {:>8}  {}  {}",
+        clock(blocked.time),
+        format!("{least}{}", human(blocked.age_ns)),
+        task(&blocked.task),
+        blocked.kind.name()
+    )?;
+    purpose(
+        out,
+        blocked.lock.as_ref(),
+        &blocked.locks,
+        blocked.syscall.as_deref(),
+    )?;
+    if let Some(runqueue_ns) = blocked.runqueue_ns {
+        write!(out, "  runnable for {}", human(runqueue_ns))?;
+    }
+    writeln!(out)
+}
+
+fn purpose(
+    out: &mut impl Write,
+    one: Option<&LockRef>,
+    several: &[LockRef],
+    syscall: Option<&str>,
+) -> io::Result<()> {
+    if let Some(one) = one {
+        write!(out, "  {}", lock(one))?;
+    }
+    if several.len() > 1 {
+        write!(out, "  of {} locks", several.len())?;
+    }
+    match syscall {
+        Some(syscall) => write!(out, "  in {syscall}"),
+        None => Ok(()),
+    }
+}
+
+/// Writes what a run found: tasks still blocked, locks by their waits' total time, losses, cost.
+///
+/// # Errors
+/// The writer's.
+pub fn summary(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    blocked_table(out, model)?;
+    lock_table(out, model)?;
+    if let Some(end) = model.end() {
+        writeln!(out)?;
+        ending(out, end)?;
+    }
+    match model.loss() {
+        Some(loss) if loss.total > 0 => {
+            write!(out, "LOST {}:", loss.total)?;
+            for (cause, count) in loss.counters.iter().filter(|(_, count)| **count > 0) {
+                write!(out, " {cause} {count}")?;
+            }
+            writeln!(out)
+        }
+        Some(_) => writeln!(out, "lost: nothing"),
+        None => Ok(()),
+    }
+}
+
+fn blocked_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    let mut blocked: Vec<_> = model.blocked().collect();
+    blocked.sort_by_key(|wait| {
+        (
+            wait.event.kind.is_idle(),
+            wait.start_ns,
+            wait.event.task.tid,
+        )
+    });
+    let idle = blocked
+        .iter()
+        .filter(|wait| wait.event.kind.is_idle())
+        .count();
+    let held = blocked.len() - idle;
+    writeln!(
+        out,
+        "\nblocked at the end: {held} (and {idle} idle in poll, sleep or child)"
+    )?;
+    for wait in blocked.iter().take(held.min(ROWS)) {
+        let least = if wait.event.at_least { "≥" } else { "" };
+        let age = format!("{least}{}", human(wait.age_ns(model.now_ns())));
+        write!(
+            out,
+            "  {age:>8}  {}  {}",
+            task(&wait.event.task),
+            wait.event.kind.name()
+        )?;
+        purpose(
+            out,
+            wait.event.lock.as_ref(),
+            &wait.event.locks,
+            wait.event.syscall.as_deref(),
+        )?;
+        writeln!(out)?;
+    }
+    more(out, held)
+}
+
+fn lock_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    let mut locks: Vec<_> = model.locks().filter(|lock| lock.totals.waits > 0).collect();
+    locks.sort_by(|a, b| {
+        (b.totals.total_ns, &a.totals.lock.id).cmp(&(a.totals.total_ns, &b.totals.lock.id))
+    });
+    writeln!(out, "\nlocks by total wait: {}", locks.len())?;
+    if !locks.is_empty() {
+        writeln!(
+            out,
+            "  {:>8} {:>8} {:>8} {:>8} {:>8} {:>4}  lock",
+            "waits", "total", "p50", "p99", "max", "now"
+        )?;
+    }
+    for row in locks.iter().take(ROWS) {
+        let totals = &row.totals;
+        let or_dash = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), human);
+        writeln!(
+            out,
+            "  {:>8} {:>8} {:>8} {:>8} {:>8} {:>4}  {} of {} {}",
+            totals.waits,
+            human(totals.total_ns),
+            or_dash(totals.p50_ns),
+            or_dash(totals.p99_ns),
+            human(totals.max_ns),
+            totals.waiters_now,
+            lock(&totals.lock),
+            printable(totals.process.as_deref().unwrap_or("?")),
+            totals.pid,
+        )?;
+    }
+    more(out, locks.len())
+}
+
+fn more(out: &mut impl Write, rows: usize) -> io::Result<()> {
+    if rows > ROWS {
+        writeln!(out, "  … and {} more", rows - ROWS)?;
+    }
+    Ok(())
+}
+
+fn ending(out: &mut impl Write, end: &End) -> io::Result<()> {
+    let why = match end.reason {
+        Reason::Duration => "time over",
+        Reason::Stopped => "stopped",
+        Reason::TargetEnded => "the observed processes have ended",
+    };
+    write!(
+        out,
+        "{why} after {}: {} waits of {} in all; observer used {} of CPU, {} MiB",
+        human(end.dur_ns),
+        end.waits,
+        human(end.total_ns),
+        human(end.cost.cpu_ns),
+        end.cost.rss_bytes >> 20,
+    )?;
+    if let Some(ns) = end.cost.bpf_run_ns {
+        write!(out, ", its kernel programs {}", human(ns))?;
+    }
+    writeln!(out)
+}

@@ -1,0 +1,108 @@
+//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo` and `test`.
+//!
+//! Each of them makes first sure that what the build needs is there, so that the first command
+//! typed in a fresh clone may be any of them.
+
+mod apt;
+mod cmd;
+mod demo;
+mod deps;
+mod linker;
+mod project;
+mod run;
+mod rust_src;
+mod setup;
+mod summary;
+mod test;
+
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use cmd::say;
+
+/// Set-up, build, demo and tests of observer. Each command does the set-up first.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Make sure that everything the build needs is there, and do no more
+    Setup,
+    /// Build target/release/observer
+    Build {
+        /// Build target/debug/observer instead
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Build observer and run it, through sudo when not root
+    Run {
+        /// Arguments for observer
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Observe a small program whose threads are really stuck
+    ///
+    /// On a terminal it opens the screen; into a pipe it prints 5 seconds of tracing and ends.
+    Demo,
+    /// Run all tests, and install before what only they need
+    ///
+    /// The last line is `N passed, N failed, N skipped`. With CI=true a skip is a failure.
+    Test {
+        /// Install nothing: tests whose needs are not met are skipped
+        #[arg(long)]
+        no_install: bool,
+        /// Arguments for `cargo test`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            say!("error: {error:#}\n");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    let outcome = setup::ensure()?;
+    match task {
+        Task::Setup => {
+            if outcome == setup::Outcome::WasThere {
+                say!("set-up: everything was there\n");
+            }
+        }
+        Task::Build { debug } => run::build(debug)?,
+        Task::Run { args } => run::run(&args)?,
+        Task::Demo => return Ok(code_of(demo::demo()?)),
+        Task::Test { no_install, args } => {
+            if !test::test(!no_install, &args)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code of a process, or what a shell makes of the signal that ended it.
+fn code_of(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt as _;
+    if status.signal() == Some(libc::SIGPIPE) {
+        // Whoever read the output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
