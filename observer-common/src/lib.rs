@@ -23,6 +23,9 @@ pub const WAITV_MAX: usize = 128;
 /// another exception taken in user mode (the kernel keeps -1 in the place of the call's number).
 pub const NR_NONE: i32 = -1;
 
+/// Value of [`TaskSlot::wake_ns`]: woken at a time that was not noted.
+pub const WOKEN: u64 = 1;
+
 /// What the kernel programs keep of each task for a fast look: one entry a task, found by
 /// `tid & mask`. User space maps this table and reads it without a system call.
 ///
@@ -47,20 +50,17 @@ pub struct TaskSlot {
     pub start_ns: u64,
     /// Start of the latest sleep of this wait: one system call may sleep several times.
     pub sleep_ns: u64,
-    /// When somebody made the task runnable; 0: nobody has.
+    /// When somebody made the task runnable; 0: nobody has; [`WOKEN`]: somebody has, at a time that was
+    /// not noted because the scheduler accounts for it.
     pub wake_ns: u64,
+    /// The scheduler's sum of the task's time on run queues when the latest sleep began.
+    pub run_delay_ns: u64,
     /// Time blocked in earlier sleeps of the same wait.
     pub blocked_ns: u64,
     /// Time on the run queue after earlier sleeps of the same wait.
     pub runqueue_ns: u64,
     /// First argument of the system call: the futex address, or a file descriptor.
     pub addr: u64,
-    /// User-mode instruction pointer, stack pointer and frame pointer; 0 where they are not known.
-    pub ip: u64,
-    /// User-mode stack pointer.
-    pub sp: u64,
-    /// User-mode frame pointer register.
-    pub bp: u64,
     /// Thread.
     pub tid: u32,
     /// Process.
@@ -101,6 +101,8 @@ pub mod flag {
     pub const COMPAT: u8 = 8;
     /// The task has run since its latest sleep but has not left the system call.
     pub const RAN: u8 = 16;
+    /// `blocked_ns` and `runqueue_ns` are known apart.
+    pub const SPLIT: u8 = 32;
 }
 
 /// How a wait ended: values of [`TaskSlot::outcome`].
@@ -263,6 +265,17 @@ pub struct Settings {
     pub off_signal: u32,
     /// `signal_struct.shared_pending.signal`.
     pub off_shared_pending: u32,
+    /// `task_struct.se.cfs_rq`; unused if `off_rq_clock` is [`ABSENT`].
+    pub off_cfs_rq: u32,
+    /// `cfs_rq.rq`.
+    pub off_cfs_rq_rq: u32,
+    /// `rq.clock`; [`ABSENT`]: the clock is read by a helper instead.
+    pub off_rq_clock: u32,
+    /// `task_struct.sched_info.run_delay`; [`ABSENT`], like the next one and always where `off_rq_clock`
+    /// is: the time of each wake-up is noted instead.
+    pub off_run_delay: u32,
+    /// `task_struct.sched_info.last_queued`.
+    pub off_last_queued: u32,
     /// 1: `sched_switch` passes the state of the task that leaves (5.18 on).
     pub has_state_arg: u32,
     /// 1: the helpers `bpf_task_pt_regs` and `bpf_get_current_task_btf` are there (5.15 on).
@@ -283,6 +296,8 @@ pub struct Settings {
     pub self_tgid: u32,
     /// 1: the programs log what they do, for their own debugging.
     pub log: u32,
+    /// Zero.
+    pub pad: u32,
     /// Control groups of [`filter::CGROUP`]: identifier (0: none).
     pub cgroup_id: [u64; MAX_CGROUPS],
     /// Depth of each in the tree, for the ancestor test.
@@ -339,13 +354,13 @@ pub const fn bucket_end(bucket: usize) -> Option<u64> {
 
 const _: () = {
     assert!(size_of::<TaskHead>() == 16);
-    assert!(size_of::<TaskSlot>() == 112);
-    assert!(size_of::<WaitRecord>() == 144);
+    assert!(size_of::<TaskSlot>() == 96);
+    assert!(size_of::<WaitRecord>() == 128);
     assert!(size_of::<FutexWaitv>() == 24);
     assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
     assert!(size_of::<LockStat>() == 64 + 4 * BUCKETS);
     assert!(size_of::<KindStat>() == 24);
-    assert!(size_of::<Settings>() == 20 * 4 + MAX_CGROUPS * 12);
+    assert!(size_of::<Settings>() == 26 * 4 + MAX_CGROUPS * 12);
     assert!(size_of::<TaskStat>() == 24 + 24 * kind::COUNT);
 };
 

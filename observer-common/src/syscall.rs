@@ -18,6 +18,8 @@ pub const FUTEX_WAIT: i32 = 455;
 pub const FUTEX_REQUEUE: i32 = 456;
 /// `restart_syscall`: goes on with a call that a signal interrupted, with the call's own arguments.
 pub const RESTART: i32 = 219;
+/// `semop`: the one System V semaphore call without a time limit.
+pub const SEMOP: i32 = 65;
 /// `exit`.
 pub const EXIT: i32 = 60;
 /// `exit_group`.

@@ -13,7 +13,6 @@ use crate::{settings, task::Task};
 
 /// Words of `struct pt_regs`.
 const PT_REGS: usize = 21;
-const BP: usize = 4;
 const R8: usize = 9;
 const R10: usize = 7;
 const DX: usize = 12;
@@ -22,7 +21,6 @@ const DI: usize = 14;
 const ORIG_AX: usize = 15;
 const IP: usize = 16;
 const CS: usize = 17;
-const SP: usize = 19;
 /// Code segment of 32-bit programs, `__USER32_CS`.
 const USER32_CS: u64 = 0x23;
 /// Bit that x32 programs set in system call numbers.
@@ -37,9 +35,8 @@ pub(crate) struct Call {
     pub(crate) compat: bool,
     /// Arguments.
     pub(crate) args: [u64; 5],
+    /// User-mode instruction pointer; 0: the registers are not known.
     pub(crate) ip: u64,
-    pub(crate) sp: u64,
-    pub(crate) bp: u64,
 }
 
 impl Call {
@@ -49,8 +46,6 @@ impl Call {
         compat: false,
         args: [0; 5],
         ip: 0,
-        sp: 0,
-        bp: 0,
     };
 }
 
@@ -63,8 +58,6 @@ macro_rules! call_from {
             compat: $word(CS) == USER32_CS,
             args: [$word(DI), $word(SI), $word(DX), $word(R10), $word(R8)],
             ip: $word(IP),
-            sp: $word(SP),
-            bp: $word(BP),
         }
     };
 }

@@ -5,9 +5,7 @@
 //! byte 16 on, eight bytes each; `sys_exit_*` has the return value at byte 16.
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user},
-    macros::tracepoint,
-    programs::TracePointContext,
+    helpers::generated::bpf_probe_read_user, macros::tracepoint, programs::TracePointContext,
 };
 use observer_common::{
     FutexWaitv, WAITV_MAX, WaitVector, counter, flag, kind, outcome, syscall, syscall::futex_op,
@@ -15,8 +13,8 @@ use observer_common::{
 
 use crate::{
     call::Call,
-    filter, maps, sched,
-    task::{Entry, current, report},
+    cpu, filter, maps, sched,
+    task::{Entry, report},
     wait::{self, Purpose},
 };
 
@@ -76,7 +74,7 @@ fn enter(ctx: &TracePointContext, nr: i32) -> u32 {
 /// Notes the call in the task's entry: the wait begins when, and only if, the task sleeps.
 #[inline(always)]
 fn arm(call: &Call) -> Result<(), u32> {
-    let (tid, tgid) = current();
+    let (tid, tgid) = cpu::current();
     if !filter::passes(tgid) {
         return Ok(());
     }
@@ -223,7 +221,7 @@ fn exit(ctx: &TracePointContext) -> u32 {
 /// The call returns: if the task slept in it, that was a wait.
 #[inline(always)]
 fn leave(ret: i64) -> Result<(), u32> {
-    let (tid, _) = current();
+    let (tid, _) = cpu::current();
     let Some(entry) = Entry::find(tid) else {
         return Ok(());
     };
@@ -237,8 +235,7 @@ fn leave(ret: i64) -> Result<(), u32> {
     if !armed {
         return Ok(());
     }
-    // SAFETY: the helper has no precondition.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = cpu::clock_ns();
     let result = if entry.start_ns() == 0 || (ret == EAGAIN && !requeue_pi) {
         // It never slept on the futex, or the value had changed before it could: no wait.
         // SAFETY: as above.

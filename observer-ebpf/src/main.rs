@@ -22,6 +22,7 @@
 )]
 
 mod call;
+mod cpu;
 mod filter;
 mod futex;
 mod maps;

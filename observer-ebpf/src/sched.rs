@@ -3,13 +3,13 @@
 //! BTF tracepoints `sched_switch` (preempt, prev, next and, from 5.18 on, prev_state), `sched_waking`
 //! (task) and `sched_process_exit` (task).
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
-use observer_common::{TID_ENDED, flag, kind, syscall, syscall::futex_op};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use observer_common::{NR_NONE, TID_ENDED, WOKEN, flag, kind, syscall, syscall::futex_op};
 
 use crate::{
     call::{self, Call},
-    filter, futex, settings,
-    task::{Entry, Task, current, report},
+    cpu, filter, futex, settings,
+    task::{Entry, Task, report},
     wait::{self, Purpose},
 };
 
@@ -59,20 +59,14 @@ fn sleeps(task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
         // Inside the futex call but not on the futex: a page of the word is read, a kernel lock taken.
         return result;
     }
-    *now = now_ns();
+    *now = cpu::switch_ns(task);
     let purpose = if by_syscall {
         futex::armed(&entry)
     } else {
         purpose(&entry, &call, state, last_nr, true)
     };
-    wait::begin(&entry, tgid, purpose, &call, state, *now);
+    wait::begin(task, &entry, tgid, purpose, state, *now);
     result
-}
-
-#[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: the helper has no precondition.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 /// What a task that sleeps in `call` waits for. `running`: the task's memory can be read, because it
@@ -129,6 +123,7 @@ static KINDS: [u8; syscall::MAX] = syscall::KINDS;
 #[inline(always)]
 fn runs(task: Task, now: u64) -> Result<(), u32> {
     let tid = task.tid();
+    cpu::runs(tid, task.tgid());
     if tid == 0 {
         return Ok(());
     }
@@ -144,8 +139,8 @@ fn runs(task: Task, now: u64) -> Result<(), u32> {
             return Ok(());
         }
     }
-    let now = if now == 0 { now_ns() } else { now };
-    let resumed = wait::resume(entry.slot, now);
+    let now = if now == 0 { cpu::switch_ns(task) } else { now };
+    let resumed = wait::resume(task, entry.slot, now);
     // SAFETY: as above.
     unsafe {
         if (*entry.slot).flags & flag::BY_SYSCALL != 0 {
@@ -162,17 +157,43 @@ pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let Some(entry) = Entry::find(Task::arg(&ctx, 0).tid()) else {
         return 0;
     };
-    let (tid, tgid) = current();
+    let (tid, tgid) = cpu::current();
     let slot = entry.slot;
     // SAFETY: `slot` is a map entry. These fields are the waker's to write: the last one of a sleep
     // wins, and `begin` drops what is left of an earlier one.
     unsafe {
-        (*slot).wake_ns = now_ns();
+        (*slot).wake_ns = if note_time(&entry) {
+            cpu::clock_ns()
+        } else {
+            WOKEN
+        };
         (*slot).waker_tid = tid;
         (*slot).waker_tgid = tgid;
-        (*slot).waker_nr = call::current_nr();
+        // Only a wait with a time limit leaves open how it ended.
+        (*slot).waker_nr = if (*slot).flags & flag::TIMED != 0 {
+            call::current_nr()
+        } else {
+            NR_NONE
+        };
     }
     0
+}
+
+/// A wait of this age is long enough for the time of its wake-up to be worth a reading of the clock.
+const WORTH_NS: u64 = 1_000_000;
+
+/// Is the time of a wake-up to be noted? Where the scheduler accounts for the time on run queues it is
+/// needed only to tell a wake-up that comes just before the sleep begins from one of an earlier sleep,
+/// and to show since when a task that has been waiting for long is runnable.
+#[inline(always)]
+fn note_time(entry: &Entry) -> bool {
+    if !Task::has_run_delay() {
+        return true;
+    }
+    // SAFETY: `slot` is a map entry.
+    let ran = unsafe { (*entry.slot).flags } & flag::RAN != 0;
+    let start_ns = entry.start_ns();
+    start_ns == 0 || ran || cpu::last_switch_ns().saturating_sub(start_ns) >= WORTH_NS
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]

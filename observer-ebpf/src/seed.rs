@@ -9,7 +9,7 @@ use observer_common::flag;
 
 use crate::{
     call::{self, Call},
-    filter, maps,
+    cpu, filter, maps,
     sched::{self, SLEEPING},
     task::{Entry, Task},
     wait,
@@ -61,7 +61,7 @@ fn enter(task: Task) -> Result<(), u32> {
     };
     let mut purpose = sched::purpose(&entry, &call, state, 0, false);
     purpose.flags |= flag::SEEDED;
-    wait::begin(&entry, tgid, purpose, &call, state, sched::now_ns());
+    wait::begin(task, &entry, tgid, purpose, state, cpu::clock_ns());
     if task.state() & SLEEPING == 0 {
         // SAFETY: `head` is a map entry.
         unsafe { write_volatile(&raw mut (*entry.head).start_ns, 0) };

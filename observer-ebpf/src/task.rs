@@ -5,11 +5,12 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::{EbpfContext, programs::BtfTracePointContext};
 use observer_common::{ABSENT, Comm, TID_ENDED, TaskHead, TaskSlot, TaskStat, counter, kind};
 
-use crate::{maps, settings};
+use crate::{cpu, maps, settings};
 
 /// `PF_KTHREAD`: a kernel thread (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
-/// A `struct task_struct` that the kernel vouches for: an argument of a BTF tracepoint.
+/// A structure of the kernel's, vouched for by it: a `task_struct` that a BTF tracepoint passes, or
+/// what is reached from one.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) *const u8);
 
@@ -60,6 +61,32 @@ impl Task {
         let shared: u64 = Task(process).load(settings::off_shared_pending());
         let blocked: u64 = self.load(settings::off_blocked());
         (own | shared) & !blocked != 0
+    }
+
+    /// The clock of the run queue that the task belongs to.
+    #[inline(always)]
+    pub(crate) fn rq_clock(self) -> u64 {
+        let cfs_rq: *const u8 = self.load(settings::off_cfs_rq());
+        let rq: *const u8 = Task(cfs_rq).load(settings::off_cfs_rq_rq());
+        Task(rq).load(settings::off_rq_clock())
+    }
+
+    /// Does the scheduler account for this kernel's tasks' time on run queues?
+    #[inline(always)]
+    pub(crate) fn has_run_delay() -> bool {
+        settings::off_run_delay() != ABSENT
+    }
+
+    /// Time on run queues so far, but for the present stay.
+    #[inline(always)]
+    pub(crate) fn run_delay(self) -> u64 {
+        self.load(settings::off_run_delay())
+    }
+
+    /// When the present stay on a run queue began, by the scheduler's clock; 0: not on one.
+    #[inline(always)]
+    pub(crate) fn last_queued(self) -> u64 {
+        self.load(settings::off_last_queued())
     }
 
     /// Address of the kernel stack; only for kernels without `bpf_task_pt_regs`.
@@ -161,20 +188,13 @@ fn reset_stats(index: u32, tid: u32, tgid: u32) {
     }
 }
 
-/// The thread and process that run now.
-#[inline(always)]
-pub(crate) fn current() -> (u32, u32) {
-    let both = aya_ebpf::helpers::bpf_get_current_pid_tgid();
-    (both as u32, (both >> 32) as u32)
-}
-
 /// Keeps the context type in one place for the programs' own log.
 #[inline(always)]
 pub(crate) fn report<C: EbpfContext>(ctx: &C, result: Result<(), u32>) {
     if let Err(cause) = result {
         maps::lose(cause);
         if settings::log() != 0 {
-            let (tid, tgid) = current();
+            let (tid, tgid) = cpu::current();
             aya_log_ebpf::debug!(
                 ctx,
                 "lost something: cause {}, task {}/{}",

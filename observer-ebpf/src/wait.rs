@@ -7,13 +7,19 @@ use observer_common::{
     syscall::futex_op,
 };
 
-use crate::{call::Call, maps, stats, task::Entry};
+use crate::{
+    maps, settings, stats,
+    task::{Entry, Task},
+};
 
 /// `BPF_RB_NO_WAKEUP`: the reader polls; waking it for each record costs more than all the rest.
 const NO_WAKEUP: u64 = 1;
 /// A waker may be seen this long before the sleep it ends, when it runs on another CPU while the
 /// sleeper is on its way off its own. Older wake-ups belong to an earlier sleep.
 const EARLY_WAKE_NS: u64 = 20_000;
+
+/// Readings of the clock on two CPUs may be this far apart.
+const CLOCK_TOLERANCE_NS: u64 = 1_000_000;
 
 /// What a system call waits for, in the terms of a task's entry.
 #[derive(Clone, Copy)]
@@ -44,7 +50,7 @@ pub(crate) fn is_futex_call(nr: i32) -> bool {
 
 /// A wait begins, or a task sleeps again in the same system call.
 #[inline(always)]
-pub(crate) fn begin(entry: &Entry, tgid: u32, purpose: Purpose, call: &Call, state: u32, now: u64) {
+pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, state: u32, now: u64) {
     let slot = entry.slot;
     // SAFETY: `slot` and `head` point to map entries that only the CPU of this task writes, but for the
     // fields of the waker.
@@ -53,10 +59,12 @@ pub(crate) fn begin(entry: &Entry, tgid: u32, purpose: Purpose, call: &Call, sta
         (*slot).state = state as u8;
         if (*slot).wake_ns != 0 && (*slot).wake_ns + EARLY_WAKE_NS < now {
             (*slot).wake_ns = 0;
+            (*slot).waker_tid = 0;
+            (*slot).waker_nr = NR_NONE;
         }
-        (*slot).ip = call.ip;
-        (*slot).sp = call.sp;
-        (*slot).bp = call.bp;
+        if Task::has_run_delay() {
+            (*slot).run_delay_ns = task.run_delay();
+        }
         (*slot).flags = purpose.flags;
         if (*entry.head).start_ns != 0 {
             return;
@@ -77,28 +85,49 @@ pub(crate) fn begin(entry: &Entry, tgid: u32, purpose: Purpose, call: &Call, sta
 
 /// A task is on a CPU again: adds the sleep that is over to the wait.
 #[inline(always)]
-pub(crate) fn resume(slot: *mut TaskSlot, now: u64) -> Result<(), u32> {
+pub(crate) fn resume(task: Task, slot: *mut TaskSlot, now: u64) -> Result<(), u32> {
     // SAFETY: `slot` points to a map entry that only the CPU of this task writes, but for the fields of
     // the waker.
     unsafe {
         let slept_ns = (*slot).sleep_ns;
-        let wake_ns = (*slot).wake_ns;
+        // Two CPUs' readings may differ by a little; by more, the duration would be a lie.
         if now < slept_ns {
-            return Err(counter::CLOCK_BACKWARDS);
+            return if slept_ns - now > CLOCK_TOLERANCE_NS {
+                Err(counter::CLOCK_BACKWARDS)
+            } else {
+                Ok(())
+            };
         }
-        // Without a wake-up seen, all of it counts as blocked; user space then gives no split.
-        let woken_ns = if wake_ns == 0 { now } else { wake_ns };
-        let woken_ns = if woken_ns < slept_ns {
-            slept_ns
-        } else if woken_ns > now {
-            now
+        let all_ns = now - slept_ns;
+        let runqueue_ns = if Task::has_run_delay() {
+            (*slot).flags |= flag::SPLIT;
+            queued_ns(task, (*slot).run_delay_ns)
+        } else if (*slot).wake_ns != 0 {
+            (*slot).flags |= flag::SPLIT;
+            now.saturating_sub((*slot).wake_ns)
         } else {
-            woken_ns
+            0
         };
-        (*slot).blocked_ns += woken_ns - slept_ns;
-        (*slot).runqueue_ns += now - woken_ns;
+        let runqueue_ns = if runqueue_ns < all_ns {
+            runqueue_ns
+        } else {
+            all_ns
+        };
+        (*slot).blocked_ns += all_ns - runqueue_ns;
+        (*slot).runqueue_ns += runqueue_ns;
     }
     Ok(())
+}
+
+/// Time on run queues since the task slept, by the scheduler's own account, which adds up its stays on
+/// several CPUs' queues. `sched_switch` comes before the present stay is closed.
+#[inline(always)]
+fn queued_ns(task: Task, before_ns: u64) -> u64 {
+    let earlier_ns = task.run_delay().saturating_sub(before_ns);
+    match task.last_queued() {
+        0 => earlier_ns,
+        since => earlier_ns + task.rq_clock().saturating_sub(since),
+    }
 }
 
 /// A wait ended: adds it to the totals, and sends it if it was long.
@@ -135,7 +164,6 @@ pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32>
         }
         (*slot).wake_ns = 0;
         (*slot).waker_tid = 0;
-        (*slot).waker_nr = NR_NONE;
     }
     result
 }
@@ -217,17 +245,33 @@ pub(crate) fn outcome_of(slot: *const TaskSlot, signal: bool) -> u8 {
     // SAFETY: `slot` points to a map entry.
     let (nr, kind, waker_nr, flags) =
         unsafe { ((*slot).nr, (*slot).kind, (*slot).waker_nr, (*slot).flags) };
-    if is_futex_call(nr) && wakes_futexes(waker_nr) {
+    // SAFETY: as above.
+    let uninterruptible = unsafe { (*slot).state } & 1 == 0;
+    let futex = is_futex_call(nr) && kind != kind::OTHER;
+    // By a task that is in a call which wakes futexes: that is how, even when a signal came as well.
+    if wakes_futexes(waker_nr) && futex {
         return outcome::WOKEN;
     }
     if signal {
         return outcome::INTERRUPTED;
     }
+    if futex {
+        // Without a limit there is no other way. With one, the clock's interrupt woke the task, unless
+        // this kernel does not tell what the waker was in.
+        return match (flags & flag::TIMED != 0, settings::has_pt_regs() != 0) {
+            (false, _) => outcome::WOKEN,
+            (true, true) => outcome::TIMEOUT,
+            (true, false) => outcome::UNKNOWN,
+        };
+    }
     match kind {
         kind::SLEEP => outcome::TIMEOUT,
-        kind::FUTEX | kind::LOCK | kind::CONDVAR if flags & flag::TIMED != 0 => outcome::TIMEOUT,
-        kind::POLL | kind::OTHER | kind::FUTEX | kind::LOCK | kind::CONDVAR => outcome::UNKNOWN,
-        _ => outcome::WOKEN,
+        kind::CHILD | kind::PAGE_FAULT | kind::LOCK => outcome::WOKEN,
+        // Nothing but its completion ends an uninterruptible sleep in a call without a time limit; the
+        // others may have a limit of their own that is not known here.
+        kind::IO | kind::FILE if uninterruptible => outcome::WOKEN,
+        kind::SEMAPHORE if nr == syscall::SEMOP => outcome::WOKEN,
+        _ => outcome::UNKNOWN,
     }
 }
 

@@ -242,8 +242,6 @@ pub enum LockClass {
     Futex,
     /// A futex with priority inheritance.
     FutexPi,
-    /// A file lock (`flock`, `fcntl`).
-    FileLock,
 }
 
 impl LockClass {
@@ -252,7 +250,6 @@ impl LockClass {
         match self {
             LockClass::Futex => "futex",
             LockClass::FutexPi => "futex_pi",
-            LockClass::FileLock => "file_lock",
         }
     }
 }

@@ -97,12 +97,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// A duration for people: three digits at most, and a unit.
 pub fn human(ns: u64) -> String {
-    let value = ns as f64;
     match ns {
         0..1_000 => format!("{ns}ns"),
-        1_000..1_000_000 => scaled(value / 1e3, "µs"),
-        1_000_000..SECOND => scaled(value / 1e6, "ms"),
-        _ if ns < 60 * SECOND => scaled(value / 1e9, "s"),
+        1_000..1_000_000 => scaled(ns, 1_000, "µs"),
+        1_000_000..SECOND => scaled(ns, 1_000_000, "ms"),
+        _ if ns < 60 * SECOND => scaled(ns, SECOND, "s"),
         _ => {
             let secs = ns / SECOND;
             let (hours, minutes, seconds) = (secs / 3_600, secs / 60 % 60, secs % 60);
@@ -116,15 +115,13 @@ pub fn human(ns: u64) -> String {
 }
 
 /// Three significant digits, cut and not rounded up: 999.9 µs must not read `1000µs`.
-fn scaled(value: f64, unit: &str) -> String {
-    let decimals: i32 = match value {
-        v if v < 10.0 => 2,
-        v if v < 100.0 => 1,
-        _ => 0,
-    };
-    let factor = 10f64.powi(decimals);
-    let cut = (value * factor).floor() / factor;
-    format!("{cut:.*}{unit}", decimals.unsigned_abs() as usize)
+fn scaled(ns: u64, unit_ns: u64, unit: &str) -> String {
+    let (whole, thousandths) = (ns / unit_ns, ns % unit_ns * 1_000 / unit_ns);
+    match whole {
+        0..10 => format!("{whole}.{:02}{unit}", thousandths / 10),
+        10..100 => format!("{whole}.{}{unit}", thousandths / 100),
+        _ => format!("{whole}{unit}"),
+    }
 }
 
 /// Turns the kernel's clock into wall-clock time.
@@ -205,6 +202,7 @@ mod tests {
             (0, "0ns"),
             (999, "999ns"),
             (1_500, "1.50µs"),
+            (2_300_000, "2.30ms"),
             (999_999, "999µs"),
             (12_345_678, "12.3ms"),
             (3_100_000_000, "3.10s"),

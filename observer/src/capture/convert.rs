@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use observer_common::{
-    Comm, LockKey, NR_NONE, TaskSlot, WaitRecord, WaitVector, WaitvRecord, comm_bytes, flag, kind,
-    outcome, syscall, syscall::futex_op,
+    Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, WaitvRecord, comm_bytes, flag,
+    kind, outcome, syscall, syscall::futex_op,
 };
 
 use crate::{
@@ -91,7 +91,7 @@ impl Converter {
         key_of(slot).map(|key| self.lock(key, slot.op))
     }
 
-    fn locks_of(&mut self, tgid: u32, vector: &WaitVector) -> Vec<LockRef> {
+    pub(super) fn locks_of(&mut self, tgid: u32, vector: &WaitVector) -> Vec<LockRef> {
         let length = (vector.len as usize).min(vector.futexes.len());
         vector.futexes[..length]
             .iter()
@@ -109,8 +109,8 @@ impl Converter {
     /// A wait that ended.
     pub(super) fn wait(&mut self, record: &WaitRecord) -> Wait {
         let slot = &record.slot;
-        let known_wake = slot.wake_ns != 0;
-        let waker = (slot.waker_tid != 0 && slot.outcome == outcome::WOKEN).then(|| Waker {
+        let split = slot.flags & flag::SPLIT != 0;
+        let waker = (slot.waker_tid != 0 && has_waker(slot)).then(|| Waker {
             pid: slot.waker_tgid,
             tid: slot.waker_tid,
             comm: self.names.of(slot.waker_tid),
@@ -121,8 +121,8 @@ impl Converter {
             task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
             kind: kind_of(slot),
             dur_ns: slot.blocked_ns + slot.runqueue_ns,
-            blocked_ns: known_wake.then_some(slot.blocked_ns),
-            runqueue_ns: known_wake.then_some(slot.runqueue_ns),
+            blocked_ns: split.then_some(slot.blocked_ns),
+            runqueue_ns: split.then_some(slot.runqueue_ns),
             outcome: outcome_of(slot.outcome),
             lock: self.lock_of(slot),
             locks: Vec::new(),
@@ -145,7 +145,7 @@ impl Converter {
 
     /// A wait in progress.
     pub(super) fn blocked(&mut self, slot: &TaskSlot, now_ns: u64) -> Blocked {
-        let runnable = slot.wake_ns >= slot.sleep_ns && slot.wake_ns != 0;
+        let runnable = slot.wake_ns > WOKEN && slot.wake_ns >= slot.sleep_ns;
         Blocked {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
@@ -180,6 +180,12 @@ impl Converter {
             end_unseen: true,
         }
     }
+}
+
+/// Is the task that ran when this one was made runnable the one that did it? Only tasks wake futexes
+/// and end children; files, sockets and time may do it by an interrupt, during any task.
+fn has_waker(slot: &TaskSlot) -> bool {
+    slot.outcome == outcome::WOKEN && (key_of(slot).is_some() || slot.kind == kind::CHILD)
 }
 
 /// The key under which the kernel programs count the lock of a wait.

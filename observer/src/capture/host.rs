@@ -32,12 +32,14 @@ pub const CAPABILITIES: [(u32, &str, &str); 5] = [
         "read tracepoint identifiers in the tracing file system",
     ),
     (
-        24,
+        CAP_SYS_RESOURCE,
         "CAP_SYS_RESOURCE",
         "lock memory for tables on kernels before 5.11",
     ),
 ];
 const CAP_SYS_ADMIN: u32 = 21;
+/// Bit of `CAP_SYS_RESOURCE`.
+pub const CAP_SYS_RESOURCE: u32 = 24;
 /// Bytes of a kernel stack on x86-64 (`THREAD_SIZE`, arch/x86/include/asm/page_64_types.h; KASAN
 /// kernels have larger ones and are newer than those that need it).
 const THREAD_SIZE: u32 = 16_384;
@@ -180,8 +182,20 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         btf.offset("task_struct", "signal"),
         btf.offset("signal_struct", "shared_pending.signal"),
     ];
-    let signals = signals.map(|offset| offset.filter(|_| !signals.contains(&None)));
-    let [pending, blocked, signal, shared_pending] = signals.map(|offset| offset.unwrap_or(ABSENT));
+    let [pending, blocked, signal, shared_pending] = all_or_none(signals);
+    // The way to the run queue's clock exists with CONFIG_FAIR_GROUP_SCHED only.
+    let clock = [
+        btf.offset("task_struct", "se.cfs_rq"),
+        btf.offset("cfs_rq", "rq"),
+        btf.offset("rq", "clock"),
+    ];
+    let [cfs_rq, cfs_rq_rq, rq_clock] = all_or_none(clock);
+    // The account of the time on run queues, with CONFIG_SCHED_INFO.
+    let account = [
+        btf.offset("task_struct", "sched_info.run_delay"),
+        btf.offset("task_struct", "sched_info.last_queued"),
+    ];
+    let [run_delay, last_queued] = all_or_none(account.map(|at| at.filter(|_| rq_clock != ABSENT)));
     Ok(Settings {
         off_pid: need("pid")?,
         off_tgid: need("tgid")?,
@@ -193,6 +207,11 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         off_blocked: blocked,
         off_signal: signal,
         off_shared_pending: shared_pending,
+        off_cfs_rq: cfs_rq,
+        off_cfs_rq_rq: cfs_rq_rq,
+        off_rq_clock: rq_clock,
+        off_run_delay: run_delay,
+        off_last_queued: last_queued,
         has_state_arg: u32::from(args >= 4),
         has_pt_regs: u32::from(has_pt_regs),
         // Before 5.15 the registers are at the top of the stack; later kernels may leave a gap there
@@ -201,6 +220,14 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         stack_size: THREAD_SIZE,
         ..Settings::default()
     })
+}
+
+/// Offsets that are of use together only.
+fn all_or_none<const N: usize>(offsets: [Option<u32>; N]) -> [u32; N] {
+    if offsets.contains(&None) {
+        return [ABSENT; N];
+    }
+    offsets.map(|offset| offset.unwrap_or(ABSENT))
 }
 
 /// The kernel's types.

@@ -11,7 +11,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use observer_common::{
-    COMM_LEN, LockStat, MAX_CGROUPS, Settings, TaskHead, TaskSlot, TaskStat, counter, filter,
+    COMM_LEN, LockStat, MAX_CGROUPS, Settings, TaskHead, TaskSlot, TaskStat, WaitVector, counter,
+    filter,
 };
 
 use super::{
@@ -39,6 +40,14 @@ const FUTEX_CALLS: [(&str, bool); 3] = [
     ("futex_waitv", false),
 ];
 
+/// A vector of `futex_waitv`, as a type that the map may hold.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Vector(pub(super) WaitVector);
+
+// SAFETY: the type is integers only, without padding.
+unsafe impl aya::Pod for Vector {}
+
 /// Everything that is loaded. Dropping it detaches the programs.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
@@ -50,6 +59,7 @@ pub(super) struct Loaded {
     pub(super) locks: aya::maps::HashMap<MapData, [u64; 2], u32>,
     pub(super) free: Stack<MapData, u32>,
     pub(super) ring: RingBuf<MapData>,
+    pub(super) vectors: aya::maps::HashMap<MapData, u32, Vector>,
     pub(super) counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     pub(super) stripes: usize,
     pub(super) capture: event::Capture,
@@ -112,8 +122,9 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
         .then(|| EbpfLogger::init(&mut ebpf).ok())
         .flatten();
     let mut missing = Vec::new();
-    let mut attached = attach(&mut ebpf, by_syscall, &mut missing)?;
-    match seed(&mut ebpf, &settings) {
+    let btf = aya::Btf::from_sys_fs().map_err(|error| refused(&error.into()))?;
+    let mut attached = attach(&mut ebpf, &btf, by_syscall, &mut missing)?;
+    match seed(&mut ebpf, &btf, &settings) {
         Ok(()) => attached.push("iter/task".into()),
         Err(error) => missing.push(Missing {
             feature: "waits older than observer".into(),
@@ -128,7 +139,18 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
         lock_slots: sizes.locks,
         ring_bytes: sizes.ring,
     };
+    drop(btf);
+    give_back_memory();
     tables(ebpf, logger, free, &sizes, capture)
+}
+
+/// The kernel's types take tens of megabytes while they are parsed, which the allocator would keep.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call has no precondition; it returns free pages of the heap to the system.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// What the kernel's types tell, if the privileges are there to use it.
@@ -167,6 +189,7 @@ fn tables(
         lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
         locks: take(&mut ebpf, "LOCKS")?.try_into()?,
         ring: take(&mut ebpf, "RING")?.try_into()?,
+        vectors: take(&mut ebpf, "VECTORS")?.try_into()?,
         counters: take(&mut ebpf, "COUNTERS")?.try_into()?,
         free,
         stripes: 1 << sizes.stripe_shift,
@@ -266,14 +289,18 @@ fn fill_filters(options: &Options, ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// Loads and attaches the programs that this run uses; says which.
-fn attach(ebpf: &mut Ebpf, by_syscall: bool, missing: &mut Vec<Missing>) -> Result<Vec<String>> {
-    let btf = aya::Btf::from_sys_fs().map_err(|error| refused(&error.into()))?;
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &aya::Btf,
+    by_syscall: bool,
+    missing: &mut Vec<Missing>,
+) -> Result<Vec<String>> {
     let mut attached = Vec::new();
     // The waker first: a wait that begins must not miss its end.
     for name in ["sched_process_exit", "sched_waking", "sched_switch"] {
         let program: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
         program
-            .load(name, &btf)
+            .load(name, btf)
             .map_err(|error| refused(&anyhow!(error).context(format!("program {name}"))))?;
         program
             .attach()
@@ -310,13 +337,12 @@ fn attach(ebpf: &mut Ebpf, by_syscall: bool, missing: &mut Vec<Missing>) -> Resu
 }
 
 /// Enters the tasks that sleep already.
-fn seed(ebpf: &mut Ebpf, settings: &Settings) -> Result<()> {
+fn seed(ebpf: &mut Ebpf, btf: &aya::Btf, settings: &Settings) -> Result<()> {
     if settings.filters & filter::CGROUP != 0 {
         return Err(anyhow!("the control group of a sleeping task is not known"));
     }
-    let btf = aya::Btf::from_sys_fs()?;
     let program: &mut Iter = program(ebpf, "seed")?.try_into()?;
-    program.load("task", &btf)?;
+    program.load("task", btf)?;
     let link = program.attach()?;
     let mut file = program.take_link(link)?.into_file()?;
     // The program writes nothing: reading to the end is what makes it run.

@@ -19,7 +19,7 @@ mod totals;
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::Result;
-use observer_common::{WaitRecord, WaitvRecord, counter};
+use observer_common::{WaitRecord, WaitvRecord, counter, syscall};
 
 use self::{
     convert::Converter, cost::CostMeter, host::Host, inflight::InFlight, load::Loaded,
@@ -34,7 +34,7 @@ use crate::{
 const BATCH: usize = 8_192;
 /// Waits in progress are looked at this often at the least and at the most.
 const SCAN_NS: (u64, u64) = (50_000_000, 250_000_000);
-/// Default size of the ring buffer: 28 000 waits.
+/// Default size of the ring buffer: 30 000 waits.
 pub const RING_BYTES: u32 = 4 << 20;
 /// Default number of locks that can be told apart.
 pub const LOCK_SLOTS: u32 = 16_384;
@@ -99,6 +99,11 @@ impl Default for Options {
 impl Options {
     fn min_wait_ns(&self) -> u64 {
         nanos(self.min_wait)
+    }
+
+    /// Never below `min_wait`: the end of a shorter wait is not reported, so its beginning must not be.
+    fn long_wait_ns(&self) -> u64 {
+        nanos(self.long_wait).max(self.min_wait_ns())
     }
 }
 
@@ -191,7 +196,7 @@ impl Capture {
                 comms: self.options.comms.clone(),
                 cgroups: self.options.cgroups.clone(),
                 min_wait_ns: self.options.min_wait_ns(),
-                long_wait_ns: nanos(self.options.long_wait),
+                long_wait_ns: self.options.long_wait_ns(),
                 interval_ns: nanos(self.options.interval),
             },
             capture: self.loaded.capture.clone(),
@@ -208,7 +213,7 @@ impl Capture {
         // The scan comes before the ring: each wait that was over by then has its record in there.
         let now = time::mono_ns();
         let due = (now >= self.next_scan_ns).then(|| {
-            let long_ns = nanos(self.options.long_wait);
+            let long_ns = self.options.long_wait_ns();
             self.next_scan_ns = now + (long_ns / 4).clamp(SCAN_NS.0, SCAN_NS.1);
             self.inflight
                 .scan(&self.loaded.heads, &self.loaded.slots, long_ns, now)
@@ -224,7 +229,15 @@ impl Capture {
             if !self.inflight.is_reported(slot.tid, slot.start_ns) {
                 continue;
             }
-            out.push(Event::Blocked(self.converter.blocked(&slot, now)));
+            let mut blocked = self.converter.blocked(&slot, now);
+            if slot.nr == syscall::FUTEX_WAITV {
+                // The kernel's lock totals go to the first futex; in progress none stands out.
+                blocked.lock = None;
+                if let Ok(vector) = self.loaded.vectors.get(&slot.tid, 0) {
+                    blocked.locks = self.converter.locks_of(slot.tgid, &vector.0);
+                }
+            }
+            out.push(Event::Blocked(blocked));
         }
         self.cost.poll(&self.loaded.ebpf, now);
         if now >= self.next_totals_ns {

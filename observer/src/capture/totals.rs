@@ -51,6 +51,9 @@ impl LockSum {
     }
 }
 
+/// Address in the key of an entry that was taken from its lock and is not yet free: no lock's.
+const TOMBSTONE: u64 = u64::MAX;
+
 /// What was reported of an entry last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -199,6 +202,10 @@ impl Totals {
             let key = self.seen[index].key;
             if locks.remove(&[key.addr, u64::from(key.tgid)]).is_ok() {
                 self.seen[index] = Seen::default();
+                // A task that remembers the index must not count into it any more.
+                for stripe in 0..stripes {
+                    stats.set(index * stripes + stripe, BURIED);
+                }
                 self.quarantine.push((index as u32, now_ns));
                 self.evicted += 1;
             }
@@ -223,11 +230,21 @@ const EMPTY: LockStat = LockStat {
     histogram: [0; observer_common::BUCKETS],
 };
 
+const BURIED: LockStat = LockStat {
+    key: LockKey {
+        addr: TOMBSTONE,
+        tgid: 0,
+        pad: 0,
+    },
+    ..EMPTY
+};
+
 fn read(stats: &MappedArray<LockStat>, stripes: usize, index: usize) -> LockSum {
     let mut sum = LockSum::default();
     for stripe in 0..stripes {
         if let Some(stat) = stats.get(index * stripes + stripe)
             && stat.key.addr != 0
+            && stat.key.addr != TOMBSTONE
         {
             sum.add(&stat);
         }

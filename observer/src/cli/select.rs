@@ -24,8 +24,8 @@ pub(crate) struct Select {
     /// Report single waits at least this long; shorter ones are counted in the totals
     #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = parse_duration)]
     pub(crate) min_wait: Duration,
-    /// Report a wait in progress from this age on, and again at each doubling [default: 1s; the
-    /// screen: 100ms]
+    /// Report a wait in progress from this age on, and again at each doubling; never below --min-wait
+    /// [default: 1s; the screen: 100ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) long_wait: Option<Duration>,
     /// Report totals this often

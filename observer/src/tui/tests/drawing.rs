@@ -240,7 +240,7 @@ fn forgetting_is_said() {
     }
     let mut driver = Driver::new(100, 24);
     let screen = driver.show(&model);
-    assert_has(&screen, &["forgotten: 12 locks", "lost ?"]);
+    assert_has(&screen, &["forgotten: 12 locks", "lost 0"]);
     driver.keys("3", &model);
     assert_has(
         &driver.frame(&model),

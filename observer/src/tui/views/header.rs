@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use super::{counted, whole_seconds};
 use crate::{
-    event::{Filters, Loss, Reason},
+    event::{Filters, Reason},
     model::Model,
     time::human,
     tui::{
@@ -64,7 +64,7 @@ fn segments(state: &State, model: &Model, glyphs: Glyphs) -> Vec<Segment> {
         };
         segments.push(Segment::new(format!("ended: {why}"), Tone::Strong));
     }
-    let lost = lost(model.loss());
+    let lost = lost(model);
     let (alarm, calm) = match lost.tone {
         Tone::Alarm => (Some(lost), None),
         _ => (None, Some(lost)),
@@ -92,9 +92,15 @@ fn segments(state: &State, model: &Model, glyphs: Glyphs) -> Vec<Segment> {
     segments
 }
 
-fn lost(loss: Option<&Loss>) -> Segment {
-    let Some(loss) = loss else {
-        return Segment::new("lost ?", Tone::Normal);
+fn lost(model: &Model) -> Segment {
+    let Some(loss) = model.loss() else {
+        // The stream tells of every loss: as long as it goes on, silence means none.
+        let text = if model.meta().is_some() {
+            "lost 0"
+        } else {
+            "lost ?"
+        };
+        return Segment::new(text, Tone::Normal);
     };
     if loss.total == 0 {
         return Segment::new("lost 0", Tone::Normal);
