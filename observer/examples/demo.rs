@@ -79,7 +79,6 @@ fn limit(mut args: impl Iterator<Item = String>) -> Result<Option<Duration>, Str
 
 fn run(limit: Option<Duration>) -> io::Result<()> {
     let end = limit.map(|limit| Instant::now() + limit);
-    say(&format!("ready pid={}\n", process::id()))?;
     let deadlock_at = Instant::now() + UNTIL_DEADLOCK;
 
     let holder = spawn("slow-holder", slow_holder)?;
@@ -101,12 +100,14 @@ fn run(limit: Option<Duration>) -> io::Result<()> {
     say(&format!(
         "contention: ACCOUNTS at {accounts:#x}: {holder} holds it 200 ms at a time; {clients} \
          wait for it\n\
-         deadlock, {UNTIL_DEADLOCK:?} after the first line:\n  \
+         deadlock, {UNTIL_DEADLOCK:?} from the start:\n  \
          LEFT at {left:#x}: held by {a}, wanted by {b}\n  \
          RIGHT at {right:#x}: held by {b}, wanted by {a}\n\
          idle, and no trouble: QUEUE at {queue:#x}, QUEUE_READY at {queue_ready:#x}: {pool} wait \
          for work\n\
-         slow read: {reader} reads a pipe that gets one byte every {BYTE_EACH:?}\n"
+         slow read: {reader} reads a pipe that gets one byte every {BYTE_EACH:?}\n\
+         ready pid={}\n",
+        process::id()
     ))?;
     feed(bytes_in, end)
 }
