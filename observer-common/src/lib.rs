@@ -22,6 +22,9 @@ pub const WAITV_MAX: usize = 128;
 /// A reason not to sleep in a system call at all: the value of [`TaskSlot::nr`] for a page fault or
 /// another exception taken in user mode (the kernel keeps -1 in the place of the call's number).
 pub const NR_NONE: i32 = -1;
+/// Value of [`TaskSlot::waker_nr`]: the waker was in a call of which it cannot be said whether it woke
+/// this task.
+pub const NR_UNSURE: i32 = -2;
 
 /// Value of [`TaskSlot::wake_ns`]: woken at a time that was not noted.
 pub const WOKEN: u64 = 1;
@@ -75,7 +78,7 @@ pub struct TaskSlot {
     pub waker_tid: u32,
     /// Process of the waker.
     pub waker_tgid: u32,
-    /// System call the waker was in, or [`NR_NONE`].
+    /// System call by which the waker woke a futex waiter with a time limit, [`NR_NONE`] or [`NR_UNSURE`].
     pub waker_nr: i32,
     /// One of [`kind`].
     pub kind: u8,
@@ -87,6 +90,12 @@ pub struct TaskSlot {
     pub outcome: u8,
     /// Index of the lock's statistics that this task used last, plus one; 0: none.
     pub stat: u32,
+    /// Address of the open file that the task waited on last; 0: none.
+    pub file: u64,
+    /// [`kind`] of that file.
+    pub file_kind: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Bits of [`TaskSlot::flags`].
@@ -276,6 +285,18 @@ pub struct Settings {
     pub off_run_delay: u32,
     /// `task_struct.sched_info.last_queued`.
     pub off_last_queued: u32,
+    /// `task_struct.files`; [`ABSENT`] if any of these six is: files are not told apart then.
+    pub off_files: u32,
+    /// `files_struct.fdt`.
+    pub off_fdt: u32,
+    /// `fdtable.max_fds`.
+    pub off_max_fds: u32,
+    /// `fdtable.fd`.
+    pub off_fd: u32,
+    /// `file.f_inode`.
+    pub off_inode: u32,
+    /// `inode.i_mode`.
+    pub off_mode: u32,
     /// 1: `sched_switch` passes the state of the task that leaves (5.18 on).
     pub has_state_arg: u32,
     /// 1: the helpers `bpf_task_pt_regs` and `bpf_get_current_task_btf` are there (5.15 on).
@@ -354,13 +375,13 @@ pub const fn bucket_end(bucket: usize) -> Option<u64> {
 
 const _: () = {
     assert!(size_of::<TaskHead>() == 16);
-    assert!(size_of::<TaskSlot>() == 96);
-    assert!(size_of::<WaitRecord>() == 128);
+    assert!(size_of::<TaskSlot>() == 112);
+    assert!(size_of::<WaitRecord>() == 144);
     assert!(size_of::<FutexWaitv>() == 24);
     assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
     assert!(size_of::<LockStat>() == 64 + 4 * BUCKETS);
     assert!(size_of::<KindStat>() == 24);
-    assert!(size_of::<Settings>() == 26 * 4 + MAX_CGROUPS * 12);
+    assert!(size_of::<Settings>() == 32 * 4 + MAX_CGROUPS * 12);
     assert!(size_of::<TaskStat>() == 24 + 24 * kind::COUNT);
 };
 

@@ -157,6 +157,13 @@ pub mod futex_op {
     /// Keeps the command of an operation (all but the two flag bits).
     pub const CMD_MASK: u32 = 0x7f;
 
+    /// Does this operation wake waiters? `WAKE`, `REQUEUE`, `CMP_REQUEUE`, `WAKE_OP`, `UNLOCK_PI`,
+    /// `WAKE_BITSET`, `CMP_REQUEUE_PI`.
+    #[inline]
+    pub const fn wakes(op: u32) -> bool {
+        matches!(op & CMD_MASK, 1 | 3 | 4 | 5 | 7 | 10 | 12)
+    }
+
     /// Does this operation wait?
     #[inline]
     pub const fn waits(op: u32) -> bool {

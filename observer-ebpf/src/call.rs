@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
-use observer_common::{NR_NONE, counter};
+use observer_common::{NR_NONE, NR_UNSURE, TaskSlot, counter, syscall, syscall::futex_op};
 
 use crate::{settings, task::Task};
 
@@ -87,16 +87,36 @@ pub(crate) fn of(task: Task) -> Result<Call, u32> {
     Ok(Call::NONE)
 }
 
-/// Number of the system call that the running task is in; [`NR_NONE`] where this kernel does not tell.
+/// What the running task is in, as far as it concerns a futex waiter that it makes runnable: the
+/// number of a call that wakes the waiter's futex; [`NR_UNSURE`] if it wakes another one (a waiter may
+/// have been requeued there, or an interrupt came meanwhile); [`NR_NONE`] if it wakes none, so that it
+/// was an interrupt that made the waiter runnable.
 #[inline(always)]
-pub(crate) fn current_nr() -> i32 {
+pub(crate) fn current_wake(slot: *const TaskSlot) -> i32 {
     if settings::has_pt_regs() == 0 {
-        return NR_NONE;
+        return NR_UNSURE;
     }
-    // SAFETY: the helpers take nothing and a task that the kernel vouches for; the word read lies in
-    // `struct pt_regs`, which the verifier checks.
-    unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u64;
-        core::ptr::read_volatile(regs.add(ORIG_AX)) as i32
+    // SAFETY: the helpers take nothing and a task that the kernel vouches for, and return its registers.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u64;
+    // SAFETY: all words lie in `struct pt_regs`, which the verifier checks.
+    let word = |i: usize| unsafe { core::ptr::read_volatile(regs.add(i)) };
+    // SAFETY: `slot` is a map entry.
+    let (waiting_for, waits_by) = unsafe { ((*slot).addr, (*slot).op) };
+    let nr = word(ORIG_AX) as i32;
+    let op = word(SI) as u32;
+    match nr {
+        syscall::EXIT | syscall::EXIT_GROUP | syscall::FUTEX_REQUEUE => nr,
+        syscall::FUTEX_WAKE if word(DI) == waiting_for => nr,
+        syscall::FUTEX if !futex_op::wakes(op) => NR_NONE,
+        // A shared futex has other addresses in other processes.
+        syscall::FUTEX
+            if word(DI) == waiting_for
+                || word(R8) == waiting_for
+                || op & waits_by & futex_op::PRIVATE == 0 =>
+        {
+            nr
+        }
+        syscall::FUTEX | syscall::FUTEX_WAKE => NR_UNSURE,
+        _ => NR_NONE,
     }
 }

@@ -1,14 +1,12 @@
-//! What each CPU remembers between two runs of the programs: the task that runs on it, and how the
-//! scheduler's clock relates to `CLOCK_MONOTONIC`.
+//! What each CPU remembers between two runs of the programs: how the scheduler's clock relates to
+//! `CLOCK_MONOTONIC`.
 //!
-//! Both save calls of helpers in the hottest paths: a call costs more than all the loads and stores
-//! around it, above all where returns are guarded against speculation.
+//! It saves the call of a helper in the hottest path: a call costs more than all the loads and stores
+//! around it, above all where returns are guarded against speculation. (The task that runs is asked for
+//! by a call all the same: the kernel may leave out a few context switches while other tools attach to
+//! the same tracepoint, and a waker must not be a guess.)
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
-    macros::map,
-    maps::PerCpuArray,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use observer_common::ABSENT;
 
 use crate::{settings, task::Task};
@@ -17,10 +15,9 @@ use crate::{settings, task::Task};
 /// 5 µs even while the time daemon steers at its limit of 500 parts per million.
 const FRESH_NS: u64 = 10_000_000;
 
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the name")]
 #[repr(C)]
 struct Cpu {
-    /// The task that runs, thread in the low half and process in the high one; 0: not known.
-    current: u64,
     /// `CLOCK_MONOTONIC` minus the scheduler's clock.
     offset_ns: u64,
     /// Scheduler's clock up to which `offset_ns` is used.
@@ -74,28 +71,4 @@ pub(crate) fn last_switch_ns() -> u64 {
         Some(cpu) => unsafe { (*cpu).last_switch_ns },
         None => 0,
     }
-}
-
-/// Notes that a task runs on this CPU from now on.
-#[inline(always)]
-pub(crate) fn runs(tid: u32, tgid: u32) {
-    if let Some(cpu) = CPU.get_ptr_mut(0) {
-        // SAFETY: a pointer to this CPU's entry.
-        unsafe { (*cpu).current = u64::from(tgid) << 32 | u64::from(tid) };
-    }
-}
-
-/// Thread and process that run now.
-#[inline(always)]
-pub(crate) fn current() -> (u32, u32) {
-    let mut both = match CPU.get_ptr_mut(0) {
-        // SAFETY: a pointer to this CPU's entry.
-        Some(cpu) => unsafe { (*cpu).current },
-        None => 0,
-    };
-    if both == 0 {
-        // The idle task, or no switch has been seen yet.
-        both = bpf_get_current_pid_tgid();
-    }
-    (both as u32, (both >> 32) as u32)
 }

@@ -14,7 +14,7 @@ use observer_common::{
 use crate::{
     call::Call,
     cpu, filter, maps, sched,
-    task::{Entry, report},
+    task::{Entry, current, report},
     wait::{self, Purpose},
 };
 
@@ -74,7 +74,7 @@ fn enter(ctx: &TracePointContext, nr: i32) -> u32 {
 /// Notes the call in the task's entry: the wait begins when, and only if, the task sleeps.
 #[inline(always)]
 fn arm(call: &Call) -> Result<(), u32> {
-    let (tid, tgid) = cpu::current();
+    let (tid, tgid) = current();
     if !filter::passes(tgid) {
         return Ok(());
     }
@@ -221,7 +221,7 @@ fn exit(ctx: &TracePointContext) -> u32 {
 /// The call returns: if the task slept in it, that was a wait.
 #[inline(always)]
 fn leave(ret: i64) -> Result<(), u32> {
-    let (tid, _) = cpu::current();
+    let (tid, _) = current();
     let Some(entry) = Entry::find(tid) else {
         return Ok(());
     };

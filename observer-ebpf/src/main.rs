@@ -23,6 +23,7 @@
 
 mod call;
 mod cpu;
+mod file;
 mod filter;
 mod futex;
 mod maps;

@@ -8,8 +8,8 @@ use observer_common::{NR_NONE, TID_ENDED, WOKEN, flag, kind, syscall, syscall::f
 
 use crate::{
     call::{self, Call},
-    cpu, filter, futex, settings,
-    task::{Entry, Task, report},
+    cpu, file, filter, futex, settings,
+    task::{Entry, Task, current, report},
     wait::{self, Purpose},
 };
 
@@ -29,6 +29,8 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // A task that was preempted on its way to sleep is still runnable, whatever its state says.
     if state & SLEEPING != 0 && ctx.arg::<u64>(0) & 1 == 0 {
         report(&ctx, sleeps(prev, state, &mut now));
+    } else {
+        report(&ctx, queues(prev));
     }
     report(&ctx, runs(next, now));
     0
@@ -63,16 +65,31 @@ fn sleeps(task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
     let purpose = if by_syscall {
         futex::armed(&entry)
     } else {
-        purpose(&entry, &call, state, last_nr, true)
+        purpose(task, &entry, &call, state, last_nr, true)
     };
     wait::begin(task, &entry, tgid, purpose, state, *now);
     result
+}
+
+/// `task` leaves the CPU but could go on: from now on it is followed, if it was not yet.
+#[inline(always)]
+fn queues(task: Task) -> Result<(), u32> {
+    let tid = task.tid();
+    if tid == 0 || Entry::find(tid).is_some() {
+        return Ok(());
+    }
+    let tgid = task.tgid();
+    if task.is_kernel_thread() || !filter::passes(tgid) {
+        return Ok(());
+    }
+    Entry::claim(tid, tgid).map(drop)
 }
 
 /// What a task that sleeps in `call` waits for. `running`: the task's memory can be read, because it
 /// still is the one that runs.
 #[inline(always)]
 pub(crate) fn purpose(
+    task: Task,
     entry: &Entry,
     call: &Call,
     state: u32,
@@ -113,6 +130,9 @@ pub(crate) fn purpose(
     if (nr as usize) < syscall::MAX {
         purpose.kind = KINDS[nr as usize & (syscall::MAX - 1)];
     }
+    if purpose.kind == kind::FILE {
+        purpose.kind = file::kind(task, entry, purpose.addr);
+    }
     purpose
 }
 
@@ -123,7 +143,6 @@ static KINDS: [u8; syscall::MAX] = syscall::KINDS;
 #[inline(always)]
 fn runs(task: Task, now: u64) -> Result<(), u32> {
     let tid = task.tid();
-    cpu::runs(tid, task.tgid());
     if tid == 0 {
         return Ok(());
     }
@@ -131,7 +150,7 @@ fn runs(task: Task, now: u64) -> Result<(), u32> {
         return Ok(());
     };
     if entry.start_ns() == 0 {
-        return Ok(());
+        return wait::queued(task, &entry, now);
     }
     // SAFETY: `slot` is a map entry.
     unsafe {
@@ -157,7 +176,7 @@ pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let Some(entry) = Entry::find(Task::arg(&ctx, 0).tid()) else {
         return 0;
     };
-    let (tid, tgid) = cpu::current();
+    let (tid, tgid) = current();
     let slot = entry.slot;
     // SAFETY: `slot` is a map entry. These fields are the waker's to write: the last one of a sleep
     // wins, and `begin` drops what is left of an earlier one.
@@ -171,7 +190,7 @@ pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         (*slot).waker_tgid = tgid;
         // Only a wait with a time limit leaves open how it ended.
         (*slot).waker_nr = if (*slot).flags & flag::TIMED != 0 {
-            call::current_nr()
+            call::current_wake(slot)
         } else {
             NR_NONE
         };

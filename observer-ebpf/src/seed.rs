@@ -59,7 +59,7 @@ fn enter(task: Task) -> Result<(), u32> {
         Ok(call) => (call, Ok(())),
         Err(cause) => (Call::NONE, Err(cause)),
     };
-    let mut purpose = sched::purpose(&entry, &call, state, 0, false);
+    let mut purpose = sched::purpose(task, &entry, &call, state, 0, false);
     purpose.flags |= flag::SEEDED;
     wait::begin(task, &entry, tgid, purpose, state, cpu::clock_ns());
     if task.state() & SLEEPING == 0 {

@@ -1,7 +1,7 @@
 //! Totals per lock and per task: complete, whatever the threshold for single waits is.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, kind, outcome};
+use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, flag, kind, outcome};
 
 use crate::{maps, settings, task::Entry};
 
@@ -123,9 +123,20 @@ pub(crate) fn add_task_wait(entry: &Entry, kind: u8, dur_ns: u64) {
     unsafe {
         let runqueue_ns = (*entry.slot).runqueue_ns;
         add_kind(stat, kind, dur_ns);
-        if (*entry.slot).wake_ns != 0 {
+        if (*entry.slot).flags & flag::SPLIT != 0 {
             add_kind(stat, kind::RUNQUEUE, runqueue_ns);
         }
+    }
+}
+
+/// Counts a wait for a CPU of a task that had not slept.
+#[inline(always)]
+pub(crate) fn add_queued(entry: &Entry, dur_ns: u64) {
+    let Some(stat) = entry.stats() else { return };
+    // SAFETY: a pointer to a map entry, checked above; `head` is one of the same task.
+    unsafe {
+        add_kind(stat, kind::RUNQUEUE, dur_ns);
+        (*entry.head).waits = (*entry.head).waits.wrapping_add(1);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{EbpfContext, programs::BtfTracePointContext};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid, programs::BtfTracePointContext};
 use observer_common::{ABSENT, Comm, TID_ENDED, TaskHead, TaskSlot, TaskStat, counter, kind};
 
-use crate::{cpu, maps, settings};
+use crate::{maps, settings};
 
 /// `PF_KTHREAD`: a kernel thread (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -27,6 +27,24 @@ impl Task {
         // SAFETY: the verifier knows the pointer's type and refuses the program unless the load lies
         // within a field of that size. Faults are handled by the kernel (the load reads zero).
         unsafe { read_volatile(self.0.add(offset as usize).cast::<T>()) }
+    }
+
+    /// A pointer to another structure of the kernel's.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: u32) -> Task {
+        Task(self.load(offset))
+    }
+
+    /// A field of 32 bits.
+    #[inline(always)]
+    pub(crate) fn word(self, offset: u32) -> u32 {
+        self.load(offset)
+    }
+
+    /// A field of 64 bits, or a pointer that is read by a helper.
+    #[inline(always)]
+    pub(crate) fn address(self, offset: u32) -> u64 {
+        self.load(offset)
     }
 
     #[inline(always)]
@@ -56,19 +74,19 @@ impl Task {
         if settings::off_pending() == ABSENT {
             return false;
         }
-        let process: *const u8 = self.load(settings::off_signal());
-        let own: u64 = self.load(settings::off_pending());
-        let shared: u64 = Task(process).load(settings::off_shared_pending());
-        let blocked: u64 = self.load(settings::off_blocked());
+        let process = self.follow(settings::off_signal());
+        let own = self.address(settings::off_pending());
+        let shared = process.address(settings::off_shared_pending());
+        let blocked = self.address(settings::off_blocked());
         (own | shared) & !blocked != 0
     }
 
     /// The clock of the run queue that the task belongs to.
     #[inline(always)]
     pub(crate) fn rq_clock(self) -> u64 {
-        let cfs_rq: *const u8 = self.load(settings::off_cfs_rq());
-        let rq: *const u8 = Task(cfs_rq).load(settings::off_cfs_rq_rq());
-        Task(rq).load(settings::off_rq_clock())
+        self.follow(settings::off_cfs_rq())
+            .follow(settings::off_cfs_rq_rq())
+            .address(settings::off_rq_clock())
     }
 
     /// Does the scheduler account for this kernel's tasks' time on run queues?
@@ -146,6 +164,7 @@ impl Entry {
                 (*slot).flags = 0;
                 (*slot).nr = 0;
                 (*slot).stat = 0;
+                (*slot).file = 0;
                 (*slot).wake_ns = 0;
                 reset_stats(index, tid, tgid);
             }
@@ -188,13 +207,20 @@ fn reset_stats(index: u32, tid: u32, tgid: u32) {
     }
 }
 
+/// The thread and process that run now.
+#[inline(always)]
+pub(crate) fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    (both as u32, (both >> 32) as u32)
+}
+
 /// Keeps the context type in one place for the programs' own log.
 #[inline(always)]
 pub(crate) fn report<C: EbpfContext>(ctx: &C, result: Result<(), u32>) {
     if let Err(cause) = result {
         maps::lose(cause);
         if settings::log() != 0 {
-            let (tid, tgid) = cpu::current();
+            let (tid, tgid) = current();
             aya_log_ebpf::debug!(
                 ctx,
                 "lost something: cause {}, task {}/{}",

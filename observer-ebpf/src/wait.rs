@@ -3,12 +3,12 @@
 use core::ptr::write_volatile;
 
 use observer_common::{
-    NR_NONE, TaskSlot, WaitRecord, WaitvRecord, counter, flag, kind, outcome, syscall,
+    NR_NONE, NR_UNSURE, TaskSlot, WaitRecord, WaitvRecord, counter, flag, kind, outcome, syscall,
     syscall::futex_op,
 };
 
 use crate::{
-    maps, settings, stats,
+    cpu, maps, stats,
     task::{Entry, Task},
 };
 
@@ -57,10 +57,10 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
     unsafe {
         (*slot).sleep_ns = now;
         (*slot).state = state as u8;
-        if (*slot).wake_ns != 0 && (*slot).wake_ns + EARLY_WAKE_NS < now {
+        if (*slot).wake_ns + EARLY_WAKE_NS < now {
             (*slot).wake_ns = 0;
             (*slot).waker_tid = 0;
-            (*slot).waker_nr = NR_NONE;
+            (*slot).waker_nr = NR_UNSURE;
         }
         if Task::has_run_delay() {
             (*slot).run_delay_ns = task.run_delay();
@@ -151,11 +151,7 @@ pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32>
         }
         stats::add_task_wait(entry, (*slot).kind, dur_ns);
         (*entry.head).waits = (*entry.head).waits.wrapping_add(1);
-        let threshold = match maps::CONFIG.get(0) {
-            Some(config) => core::ptr::read_volatile(&raw const config.min_wait_ns),
-            None => 0,
-        };
-        if dur_ns >= threshold {
+        if dur_ns >= threshold() {
             let sent = send(entry, ret, now);
             result = result.and(sent);
         }
@@ -187,21 +183,10 @@ unsafe fn woken_futex(slot: *mut TaskSlot, index: u64) {
 /// Sends a wait through the ring buffer.
 #[inline(always)]
 unsafe fn send(entry: &Entry, ret: i64, now: u64) -> Result<(), u32> {
-    let slot = entry.slot;
     // SAFETY: `slot` points to a map entry.
-    let record = unsafe {
-        WaitRecord {
-            slot: *slot,
-            end_ns: now,
-            comm: match entry.stats() {
-                Some(stat) => (*stat).comm,
-                None => [0; 2],
-            },
-            ret,
-        }
-    };
-    if record.slot.nr == syscall::FUTEX_WAITV
-        && let Some(vector) = maps::VECTORS.get_ptr(record.slot.tid)
+    let (nr, tid) = unsafe { ((*entry.slot).nr, (*entry.slot).tid) };
+    if nr == syscall::FUTEX_WAITV
+        && let Some(vector) = maps::VECTORS.get_ptr(tid)
     {
         let Some(mut space) = maps::RING.reserve::<WaitvRecord>(0) else {
             return Err(counter::RING_FULL);
@@ -209,7 +194,7 @@ unsafe fn send(entry: &Entry, ret: i64, now: u64) -> Result<(), u32> {
         let to = space.as_mut_ptr();
         // SAFETY: the reservation has room for the whole record; `vector` is a map value.
         unsafe {
-            (&raw mut (*to).wait).write(record);
+            fill(&raw mut (*to).wait, entry, ret, now);
             copy_vector(vector, &raw mut (*to).vector);
         }
         space.submit(NO_WAKEUP);
@@ -218,9 +203,77 @@ unsafe fn send(entry: &Entry, ret: i64, now: u64) -> Result<(), u32> {
     let Some(mut space) = maps::RING.reserve::<WaitRecord>(0) else {
         return Err(counter::RING_FULL);
     };
-    space.write(record);
+    // SAFETY: the reservation has room for the whole record.
+    unsafe { fill(space.as_mut_ptr(), entry, ret, now) };
     space.submit(NO_WAKEUP);
     Ok(())
+}
+
+/// Writes a record in its place.
+#[inline(always)]
+unsafe fn fill(to: *mut WaitRecord, entry: &Entry, ret: i64, now: u64) {
+    // SAFETY: the caller passes room for a record; `slot` and the statistics are map entries.
+    unsafe {
+        (*to).slot = *entry.slot;
+        (*to).end_ns = now;
+        (*to).ret = ret;
+        (*to).comm = match entry.stats() {
+            Some(stat) => (*stat).comm,
+            None => [0; 2],
+        };
+    }
+}
+
+/// A task that did not sleep is about to run: it was waiting for a CPU, after it was preempted, gave
+/// way, or slept in a way that is no wait.
+#[inline(always)]
+pub(crate) fn queued(task: Task, entry: &Entry, now: u64) -> Result<(), u32> {
+    if !Task::has_run_delay() {
+        return Ok(());
+    }
+    let since = task.last_queued();
+    let clock = task.rq_clock();
+    if since == 0 || clock < since {
+        return Ok(());
+    }
+    let dur_ns = clock - since;
+    stats::add_queued(entry, dur_ns);
+    if dur_ns < threshold() {
+        return Ok(());
+    }
+    let Some(mut space) = maps::RING.reserve::<WaitRecord>(0) else {
+        return Err(counter::RING_FULL);
+    };
+    let now = if now == 0 { cpu::switch_ns(task) } else { now };
+    let to = space.as_mut_ptr();
+    // SAFETY: the reservation has room for the whole record; all of it is written.
+    unsafe {
+        fill(to, entry, -1, now);
+        (*to).slot.start_ns = now.saturating_sub(dur_ns);
+        (*to).slot.blocked_ns = 0;
+        (*to).slot.runqueue_ns = dur_ns;
+        (*to).slot.addr = 0;
+        (*to).slot.tid = task.tid();
+        (*to).slot.tgid = task.tgid();
+        (*to).slot.nr = NR_NONE;
+        (*to).slot.waker_tid = 0;
+        (*to).slot.kind = kind::RUNQUEUE;
+        (*to).slot.flags = flag::SPLIT;
+        (*to).slot.outcome = outcome::UNKNOWN;
+        (*to).comm = task.comm();
+    }
+    space.submit(NO_WAKEUP);
+    Ok(())
+}
+
+/// Waits at least this long are sent.
+#[inline(always)]
+fn threshold() -> u64 {
+    match maps::CONFIG.get(0) {
+        // SAFETY: a field of a map entry, which user space may change at any time.
+        Some(config) => unsafe { core::ptr::read_volatile(&raw const config.min_wait_ns) },
+        None => 0,
+    }
 }
 
 /// Copies a vector by the kernel's own copy, not by a loop of bytes.
@@ -248,20 +301,20 @@ pub(crate) fn outcome_of(slot: *const TaskSlot, signal: bool) -> u8 {
     // SAFETY: as above.
     let uninterruptible = unsafe { (*slot).state } & 1 == 0;
     let futex = is_futex_call(nr) && kind != kind::OTHER;
-    // By a task that is in a call which wakes futexes: that is how, even when a signal came as well.
-    if wakes_futexes(waker_nr) && futex {
+    let timed = flags & flag::TIMED != 0;
+    // By a call that wakes this futex: that is how, even when a signal came as well.
+    if futex && timed && waker_nr >= 0 {
         return outcome::WOKEN;
     }
     if signal {
         return outcome::INTERRUPTED;
     }
     if futex {
-        // Without a limit there is no other way. With one, the clock's interrupt woke the task, unless
-        // this kernel does not tell what the waker was in.
-        return match (flags & flag::TIMED != 0, settings::has_pt_regs() != 0) {
+        // Without a limit there is no other way. With one, it was the clock's interrupt.
+        return match (timed, waker_nr) {
             (false, _) => outcome::WOKEN,
-            (true, true) => outcome::TIMEOUT,
-            (true, false) => outcome::UNKNOWN,
+            (true, NR_NONE) => outcome::TIMEOUT,
+            (true, _) => outcome::UNKNOWN,
         };
     }
     match kind {
@@ -273,15 +326,4 @@ pub(crate) fn outcome_of(slot: *const TaskSlot, signal: bool) -> u8 {
         kind::SEMAPHORE if nr == syscall::SEMOP => outcome::WOKEN,
         _ => outcome::UNKNOWN,
     }
-}
-
-/// May a task in this system call wake a futex? By the call itself, or by ending (`exit` wakes those
-/// who join the thread, and the waiters of its robust locks).
-#[inline(always)]
-fn wakes_futexes(nr: i32) -> bool {
-    nr == syscall::FUTEX
-        || nr == syscall::EXIT
-        || nr == syscall::EXIT_GROUP
-        || nr == syscall::FUTEX_WAKE
-        || nr == syscall::FUTEX_REQUEUE
 }

@@ -218,8 +218,30 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         // (FRED), and have the helper.
         regs_on_stack: u32::from(!has_pt_regs && cfg!(target_arch = "x86_64")),
         stack_size: THREAD_SIZE,
-        ..Settings::default()
+        ..file_settings(btf)
     })
+}
+
+/// The way from a task to its open files, without which they are not told apart.
+fn file_settings(btf: &Btf) -> Settings {
+    let files = [
+        btf.offset("task_struct", "files"),
+        btf.offset("files_struct", "fdt"),
+        btf.offset("fdtable", "max_fds"),
+        btf.offset("fdtable", "fd"),
+        btf.offset("file", "f_inode"),
+        btf.offset("inode", "i_mode"),
+    ];
+    let [files, fdt, max_fds, fd, inode, mode] = all_or_none(files);
+    Settings {
+        off_files: files,
+        off_fdt: fdt,
+        off_max_fds: max_fds,
+        off_fd: fd,
+        off_inode: inode,
+        off_mode: mode,
+        ..Settings::default()
+    }
 }
 
 /// Offsets that are of use together only.

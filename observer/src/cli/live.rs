@@ -1,6 +1,9 @@
 //! The loop of a live run: polls the capture, and ends on a signal, at a time, with its targets.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -32,6 +35,7 @@ impl Pulse {
     pub(crate) fn new(period: Duration, duration: Option<Duration>) -> Result<Pulse> {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        end_at_second_interrupt()?;
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Pulse {
             ticks,
@@ -51,17 +55,32 @@ impl Pulse {
                 None => std::future::pending().await,
             }
         };
-        let reason = tokio::select! {
+        Some(tokio::select! {
             biased;
             _ = self.interrupt.recv() => Reason::Stopped,
             _ = self.terminate.recv() => Reason::Stopped,
             _ = self.hangup.recv() => Reason::Stopped,
             () = over => Reason::Duration,
             _ = self.ticks.tick() => return None,
-        };
-        // A second Ctrl-C, while the last events are written, ends at once.
-        // SAFETY: the default action of a signal is always a valid disposition.
-        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
-        Some(reason)
+        })
     }
+}
+
+/// The first Ctrl-C asks for the end, which the event loop sees; a second one ends at once, even while
+/// the loop is stuck in a write to a reader that does not read.
+fn end_at_second_interrupt() -> Result<()> {
+    static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+    let count = || {
+        if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
+            // SAFETY: both calls are async-signal-safe, and the default action is a valid disposition.
+            unsafe {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                libc::raise(libc::SIGINT);
+            }
+        }
+    };
+    // SAFETY: the action only counts in an atomic and makes async-signal-safe calls.
+    unsafe { signal_hook_registry::register(libc::SIGINT, count) }
+        .map(drop)
+        .context("cannot listen for signals")
 }

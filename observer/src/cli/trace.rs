@@ -122,10 +122,17 @@ impl Sink {
 /// Runs until stopped.
 pub(crate) fn run(args: &Args) -> Result<()> {
     super::start_log(args.select.verbose);
-    let mut sink = Sink::new(args)?;
+    if let Some(path) = args.output.as_ref().filter(|path| path.exists()) {
+        anyhow::bail!(
+            "{} exists and is not overwritten: name another file, or remove it",
+            path.display()
+        );
+    }
     runtime()?.block_on(async {
         let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
         let mut pulse = Pulse::new(PERIOD, args.select.duration)?;
+        // Only now: a run that cannot begin leaves no file behind.
+        let mut sink = Sink::new(args)?;
         let mut events = vec![capture.meta()];
         sink.write(&mut events)?;
         let reason = loop {
