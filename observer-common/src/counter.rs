@@ -17,11 +17,13 @@ pub const REGS_READ: u32 = 4;
 pub const WAITV_READ: u32 = 5;
 /// The clock went backwards between two readings: the duration was taken as zero.
 pub const CLOCK_BACKWARDS: u32 = 6;
+/// A kernel lock was waited for inside the wait for another: it was not counted.
+pub const KLOCK_NESTED: u32 = 7;
 /// Number of counters.
 pub const COUNT: usize = 8;
 
 /// Name of each counter, as in `loss` events.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "ring_full",
     "task_collision",
     "locks_full",
@@ -29,4 +31,5 @@ pub const NAMES: [&str; 7] = [
     "regs_read",
     "waitv_read",
     "clock_backwards",
+    "kernel_lock_nested",
 ];

@@ -28,5 +28,7 @@ pub const PAGE_FAULT: u8 = 11;
 pub const FILE: u8 = 12;
 /// Runnable, and waiting for a CPU.
 pub const RUNQUEUE: u8 = 13;
+/// A lock inside the kernel.
+pub const KERNEL_LOCK: u8 = 14;
 /// Number of kinds, a power of two so that an index is masked and not compared.
 pub const COUNT: usize = 16;

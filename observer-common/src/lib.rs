@@ -92,10 +92,14 @@ pub struct TaskSlot {
     pub stat: u32,
     /// Address of the open file that the task waited on last; 0: none.
     pub file: u64,
-    /// [`kind`] of that file.
+    /// The kernel's lock that the task waits for; 0: none.
+    pub klock: u64,
+    /// Since when.
+    pub klock_ns: u64,
+    /// Bits of [`klock`].
+    pub klock_flags: u32,
+    /// [`kind`] of the file.
     pub file_kind: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
 /// Bits of [`TaskSlot::flags`].
@@ -112,6 +116,22 @@ pub mod flag {
     pub const RAN: u8 = 16;
     /// `blocked_ns` and `runqueue_ns` are known apart.
     pub const SPLIT: u8 = 32;
+}
+
+/// Bits that tell a contended kernel lock's type (`LCB_F_*`, include/trace/events/lock.h).
+pub mod klock {
+    /// The waiter spins.
+    pub const SPIN: u32 = 1;
+    /// A reader.
+    pub const READ: u32 = 2;
+    /// A writer.
+    pub const WRITE: u32 = 4;
+    /// With priority inheritance.
+    pub const RT: u32 = 8;
+    /// With a counter on each CPU.
+    pub const PERCPU: u32 = 16;
+    /// A mutex.
+    pub const MUTEX: u32 = 32;
 }
 
 /// How a wait ended: values of [`TaskSlot::outcome`].
@@ -174,7 +194,8 @@ pub struct WaitvRecord {
     pub vector: WaitVector,
 }
 
-/// Identity of a futex as the kernel programs know it: user space joins the keys of one shared futex.
+/// Identity of a lock as the kernel programs know it: a futex by process and address (user space joins
+/// the keys of one shared futex), a lock inside the kernel by its address and process 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockKey {
@@ -208,6 +229,10 @@ pub struct LockStat {
     pub last_ns: u64,
     /// The identity, so that an entry is told from a recycled one.
     pub key: LockKey,
+    /// Identifier of the kernel stack that waited first, plus one; 0: none. Kernel locks only.
+    pub stack: u32,
+    /// Zero.
+    pub pad: u32,
     /// Durations by [`bucket`].
     pub histogram: [u32; BUCKETS],
 }
@@ -375,11 +400,11 @@ pub const fn bucket_end(bucket: usize) -> Option<u64> {
 
 const _: () = {
     assert!(size_of::<TaskHead>() == 16);
-    assert!(size_of::<TaskSlot>() == 112);
-    assert!(size_of::<WaitRecord>() == 144);
+    assert!(size_of::<TaskSlot>() == 128);
+    assert!(size_of::<WaitRecord>() == 160);
     assert!(size_of::<FutexWaitv>() == 24);
     assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
-    assert!(size_of::<LockStat>() == 64 + 4 * BUCKETS);
+    assert!(size_of::<LockStat>() == 72 + 4 * BUCKETS);
     assert!(size_of::<KindStat>() == 24);
     assert!(size_of::<Settings>() == 32 * 4 + MAX_CGROUPS * 12);
     assert!(size_of::<TaskStat>() == 24 + 24 * kind::COUNT);

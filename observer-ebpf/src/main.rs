@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`sched`] | `sched_switch`, `sched_waking`, `sched_process_exit` | when a task sleeps, who wakes it, when it runs again |
 //! | [`futex`] | `sys_enter/exit_futex`, `…_futex_wait`, `…_futex_waitv` | which futex, with the call's own return code |
+//! | [`klock`] | `contention_begin`, `contention_end` | contended locks inside the kernel |
 //! | [`seed`] | `iter/task` | which tasks sleep already |
 //!
 //! All feed the same two functions, [`wait::begin`] and [`wait::end`], which keep one entry a waiting
@@ -26,6 +27,7 @@ mod cpu;
 mod file;
 mod filter;
 mod futex;
+mod klock;
 mod maps;
 mod sched;
 mod seed;

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack, StackTrace},
 };
 use observer_common::{
     Comm, Config, LockKey, LockStat, TaskHead, TaskSlot, TaskStat, WaitVector, counter,
@@ -33,6 +33,9 @@ pub(crate) static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 /// Long waits.
 #[map]
 pub(crate) static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// Kernel stacks.
+#[map]
+pub(crate) static STACKS: StackTrace = StackTrace::with_max_entries(1_024, 0);
 /// Losses by cause.
 #[map]
 static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_entries(1, 0);

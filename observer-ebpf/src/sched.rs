@@ -121,8 +121,17 @@ pub(crate) fn purpose(
         }
         return purpose;
     }
+    let futex = wait::is_futex_call(nr) && state & INTERRUPTIBLE != 0;
+    // SAFETY: `slot` is a map entry.
+    let (klock, klock_flags) = unsafe { ((*entry.slot).klock, (*entry.slot).klock_flags) };
+    if klock != 0 && !futex {
+        purpose.kind = kind::KERNEL_LOCK;
+        purpose.addr = klock;
+        purpose.op = klock_flags;
+        return purpose;
+    }
     if wait::is_futex_call(nr) {
-        if state & INTERRUPTIBLE != 0 {
+        if futex {
             futex::from_registers(entry, call, &mut purpose, running);
         }
         return purpose;

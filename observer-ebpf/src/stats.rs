@@ -1,6 +1,9 @@
 //! Totals per lock and per task: complete, whatever the threshold for single waits is.
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::{
+    helpers::bpf_get_smp_processor_id,
+    programs::{BtfTracePointContext, tracing::StackIdContext as _},
+};
 use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, flag, kind, outcome};
 
 use crate::{maps, settings, task::Entry};
@@ -55,20 +58,20 @@ fn index_of(key: &LockKey) -> Result<u32, u32> {
     known(key).ok_or(counter::LOCK_INSERT)
 }
 
-/// A lock's totals: by the index the task used last, else by key.
+/// A lock's totals: by the index the task used last (`cached`, plus one), else by key.
 #[inline(always)]
-unsafe fn find(slot: *mut TaskSlot, key: &LockKey) -> Result<*mut LockStat, u32> {
-    // SAFETY: `slot` and the statistics are map entries.
+unsafe fn find(cached: &mut u32, key: &LockKey) -> Result<*mut LockStat, u32> {
+    // SAFETY: the statistics are map entries.
     unsafe {
-        if (*slot).stat != 0
-            && let Some(stat) = stripe((*slot).stat - 1)
+        if *cached != 0
+            && let Some(stat) = stripe(*cached - 1)
             && (*stat).key.addr == key.addr
             && (*stat).key.tgid == key.tgid
         {
             return Ok(stat);
         }
         let index = index_of(key)?;
-        (*slot).stat = index + 1;
+        *cached = index + 1;
         let Some(stat) = stripe(index) else {
             return Err(counter::LOCK_INSERT);
         };
@@ -83,6 +86,39 @@ unsafe fn find(slot: *mut TaskSlot, key: &LockKey) -> Result<*mut LockStat, u32>
     }
 }
 
+/// What is counted of one wait for a lock.
+pub(crate) struct Counted {
+    pub(crate) dur_ns: u64,
+    pub(crate) now: u64,
+    pub(crate) op: u32,
+    pub(crate) outcome: u8,
+    pub(crate) waker: u32,
+}
+
+#[inline(always)]
+unsafe fn count(stat: *mut LockStat, wait: &Counted) {
+    // SAFETY: `stat` is a map entry.
+    unsafe {
+        add64(&raw mut (*stat).count, 1);
+        add64(&raw mut (*stat).total_ns, wait.dur_ns);
+        if wait.dur_ns > (*stat).max_ns {
+            (*stat).max_ns = wait.dur_ns;
+        }
+        match wait.outcome {
+            outcome::TIMEOUT => add32(&raw mut (*stat).timeouts, 1),
+            outcome::INTERRUPTED => add32(&raw mut (*stat).interrupted, 1),
+            _ => {}
+        }
+        (*stat).op = wait.op;
+        if wait.waker != 0 {
+            (*stat).last_waker = wait.waker;
+        }
+        (*stat).last_ns = wait.now;
+        let bucket = bucket(wait.dur_ns) as usize & (observer_common::BUCKETS - 1);
+        add32(&raw mut (*stat).histogram[bucket], 1);
+    }
+}
+
 /// Counts a wait for the lock in `slot`.
 #[inline(always)]
 pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64) -> Result<(), u32> {
@@ -93,24 +129,37 @@ pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64) -
             tgid: (*slot).tgid,
             pad: 0,
         };
-        let stat = find(slot, &key)?;
-        add64(&raw mut (*stat).count, 1);
-        add64(&raw mut (*stat).total_ns, dur_ns);
-        if dur_ns > (*stat).max_ns {
-            (*stat).max_ns = dur_ns;
+        let stat = find(&mut (*slot).stat, &key)?;
+        let wait = Counted {
+            dur_ns,
+            now,
+            op: (*slot).op,
+            outcome: (*slot).outcome,
+            waker: (*slot).waker_tid,
+        };
+        count(stat, &wait);
+    }
+    Ok(())
+}
+
+/// Counts a wait for a lock inside the kernel. Of a lock's first wait the stack is kept: it names a lock
+/// that has no symbol.
+#[inline(always)]
+pub(crate) fn add_kernel_lock_wait(
+    ctx: &BtfTracePointContext,
+    key: &LockKey,
+    wait: &Counted,
+) -> Result<(), u32> {
+    let mut cached = 0;
+    // SAFETY: the statistics are map entries.
+    unsafe {
+        let stat = find(&mut cached, key)?;
+        if (*stat).count == 0 {
+            (*stat).stack = ctx
+                .get_stackid(&maps::STACKS, 0)
+                .map_or(0, |id| id as u32 + 1);
         }
-        match (*slot).outcome {
-            outcome::TIMEOUT => add32(&raw mut (*stat).timeouts, 1),
-            outcome::INTERRUPTED => add32(&raw mut (*stat).interrupted, 1),
-            _ => {}
-        }
-        (*stat).op = (*slot).op;
-        if (*slot).waker_tid != 0 {
-            (*stat).last_waker = (*slot).waker_tid;
-        }
-        (*stat).last_ns = now;
-        let bucket = bucket(dur_ns) as usize & (observer_common::BUCKETS - 1);
-        add32(&raw mut (*stat).histogram[bucket], 1);
+        count(stat, wait);
     }
     Ok(())
 }

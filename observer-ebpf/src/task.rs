@@ -165,6 +165,7 @@ impl Entry {
                 (*slot).nr = 0;
                 (*slot).stat = 0;
                 (*slot).file = 0;
+                (*slot).klock = 0;
                 (*slot).wake_ns = 0;
                 reset_stats(index, tid, tgid);
             }

@@ -242,14 +242,49 @@ pub enum LockClass {
     Futex,
     /// A futex with priority inheritance.
     FutexPi,
+    /// A mutex inside the kernel.
+    KernelMutex,
+    /// A reader-writer semaphore inside the kernel.
+    KernelRwsem,
+    /// The same with a counter on each CPU.
+    KernelPercpuRwsem,
+    /// A spinlock inside the kernel.
+    KernelSpinlock,
+    /// A reader-writer spinlock inside the kernel.
+    KernelRwlock,
+    /// A mutex with priority inheritance inside the kernel.
+    KernelRtmutex,
+    /// Another lock inside the kernel.
+    KernelLock,
 }
 
 impl LockClass {
+    /// Is it a lock inside the kernel?
+    pub fn is_kernel(self) -> bool {
+        matches!(
+            self,
+            LockClass::KernelMutex
+                | LockClass::KernelRwsem
+                | LockClass::KernelPercpuRwsem
+                | LockClass::KernelSpinlock
+                | LockClass::KernelRwlock
+                | LockClass::KernelRtmutex
+                | LockClass::KernelLock
+        )
+    }
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             LockClass::Futex => "futex",
             LockClass::FutexPi => "futex_pi",
+            LockClass::KernelMutex => "kernel_mutex",
+            LockClass::KernelRwsem => "kernel_rwsem",
+            LockClass::KernelPercpuRwsem => "kernel_percpu_rwsem",
+            LockClass::KernelSpinlock => "kernel_spinlock",
+            LockClass::KernelRwlock => "kernel_rwlock",
+            LockClass::KernelRtmutex => "kernel_rtmutex",
+            LockClass::KernelLock => "kernel_lock",
         }
     }
 }
@@ -258,14 +293,14 @@ impl LockClass {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockRef {
     /// Identity, stable within a run: `PID:0xADDRESS` for a private futex, `DEVICE:INODE+0xOFFSET` for
-    /// a shared one.
+    /// a shared one, `kernel:0xADDRESS` for a lock inside the kernel.
     pub id: Arc<str>,
     /// What sort of lock it is.
     pub class: LockClass,
     /// Name, where one is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<Arc<str>>,
-    /// Address in the waiting process.
+    /// Address in the waiting process, or in the kernel.
     pub addr: Addr,
     /// Can several processes share it?
     pub shared: bool,
@@ -388,8 +423,10 @@ pub struct LockTotals {
     pub mono_ns: u64,
     /// Which lock.
     pub lock: LockRef,
-    /// Process that waits (a shared lock may have several: the first seen).
-    pub pid: u32,
+    /// Process that waits (a shared lock may have several: the first seen); absent for a lock inside the
+    /// kernel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub process: Option<Arc<str>>,

@@ -4,12 +4,12 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use observer_common::{
     Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, WaitvRecord, comm_bytes, flag,
-    kind, outcome, syscall, syscall::futex_op,
+    kind, klock, outcome, syscall, syscall::futex_op,
 };
 
 use crate::{
     event::{Addr, Blocked, Kind, LockClass, LockRef, Outcome, TaskRef, Wait, Waker},
-    inspect::{maps, names::Names},
+    inspect::{kallsyms::Kallsyms, maps, names::Names},
     time::Clock,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Converter {
     pub(super) names: Names,
     pub(super) clock: Clock,
     locks: HashMap<LockKey, LockRef>,
+    /// Read when the first kernel lock is seen.
+    symbols: Option<Kallsyms>,
 }
 
 impl Converter {
@@ -30,6 +32,7 @@ impl Converter {
             names: Names::default(),
             clock: Clock::now(),
             locks: HashMap::new(),
+            symbols: None,
         }
     }
 
@@ -50,6 +53,9 @@ impl Converter {
     /// The lock at an address: private to the process unless the operation and the mapping say that
     /// others can share it. The same shared futex has one identity in all its processes.
     pub(super) fn lock(&mut self, key: LockKey, op: u32) -> LockRef {
+        if key.tgid == 0 {
+            return self.kernel_lock(key.addr, op, &[]);
+        }
         if let Some(lock) = self.locks.get(&key) {
             return lock.clone();
         }
@@ -79,11 +85,43 @@ impl Converter {
             addr: Addr(key.addr),
             shared: mapping.is_some(),
         };
+        self.remember(key, lock.clone());
+        lock
+    }
+
+    /// A lock inside the kernel, named by its symbol or by the function that asked for it: the first one
+    /// on `stack` that is not about locking or tracing itself.
+    pub(super) fn kernel_lock(&mut self, addr: u64, flags: u32, stack: &[u64]) -> LockRef {
+        let key = LockKey {
+            addr,
+            ..LockKey::default()
+        };
+        if let Some(lock) = self.locks.get(&key)
+            && (lock.name.is_some() || stack.is_empty())
+        {
+            return lock.clone();
+        }
+        let symbols = self.symbols.get_or_insert_with(Kallsyms::load);
+        let name = symbols.data(addr).map(Arc::from).or_else(|| {
+            let caller = stack.iter().find_map(|ip| symbols.caller(*ip))?;
+            Some(Arc::from(format!("in {caller}")))
+        });
+        let lock = LockRef {
+            id: format!("kernel:{addr:#x}").into(),
+            class: kernel_class(flags),
+            name,
+            addr: Addr(addr),
+            shared: false,
+        };
+        self.remember(key, lock.clone());
+        lock
+    }
+
+    fn remember(&mut self, key: LockKey, lock: LockRef) {
         if self.locks.len() >= MAX_LOCKS {
             self.locks.clear();
         }
-        self.locks.insert(key, lock.clone());
-        lock
+        self.locks.insert(key, lock);
     }
 
     /// The lock that a wait is for, if it is for one that has an address.
@@ -190,6 +228,12 @@ fn has_waker(slot: &TaskSlot) -> bool {
 
 /// The key under which the kernel programs count the lock of a wait.
 pub(super) fn key_of(slot: &TaskSlot) -> Option<LockKey> {
+    if slot.kind == kind::KERNEL_LOCK {
+        return Some(LockKey {
+            addr: slot.addr,
+            ..LockKey::default()
+        });
+    }
     let futex = matches!(slot.kind, kind::FUTEX | kind::LOCK | kind::CONDVAR)
         && matches!(
             slot.nr,
@@ -200,6 +244,20 @@ pub(super) fn key_of(slot: &TaskSlot) -> Option<LockKey> {
         tgid: slot.tgid,
         pad: 0,
     })
+}
+
+/// Class of a contended kernel lock, by the flags of its tracepoint.
+fn kernel_class(flags: u32) -> LockClass {
+    let has = |bit| flags & bit != 0;
+    match () {
+        () if has(klock::MUTEX) => LockClass::KernelMutex,
+        () if has(klock::PERCPU) => LockClass::KernelPercpuRwsem,
+        () if has(klock::RT) => LockClass::KernelRtmutex,
+        () if has(klock::SPIN) && has(klock::READ | klock::WRITE) => LockClass::KernelRwlock,
+        () if has(klock::SPIN) => LockClass::KernelSpinlock,
+        () if has(klock::READ | klock::WRITE) => LockClass::KernelRwsem,
+        () => LockClass::KernelLock,
+    }
 }
 
 fn kind_of(slot: &TaskSlot) -> Kind {
@@ -221,6 +279,7 @@ pub(super) fn kind(kind: u8) -> Kind {
         kind::CHILD => Kind::Child,
         kind::PAGE_FAULT => Kind::PageFault,
         kind::RUNQUEUE => Kind::Runqueue,
+        kind::KERNEL_LOCK => Kind::KernelLock,
         _ => Kind::Other,
     }
 }

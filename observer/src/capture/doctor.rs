@@ -178,6 +178,17 @@ fn types(btf: &Btf) -> Vec<Check> {
             ),
         });
     }
+    checks.push(match btf.tracepoint_args("contention_begin") {
+        Some(_) => ok(
+            "tracepoint contention_begin",
+            "locks inside the kernel are seen",
+        ),
+        None => degraded(
+            "tracepoint contention_begin",
+            "not in this kernel: locks inside the kernel are not seen",
+            "the tracepoint is there from Linux 5.19 on",
+        ),
+    });
     match host::settings_from(btf) {
         Ok(settings) if settings.has_pt_regs == 1 => checks.push(ok(
             "registers of sleeping tasks",

@@ -19,6 +19,7 @@ use super::{
     FutexMode, Options, Unsupported, cgroup,
     host::{self, Host},
     mapped::{MappedArray, Plain},
+    stacks::Stacks,
 };
 use crate::event::{self, Missing};
 
@@ -59,6 +60,7 @@ pub(super) struct Loaded {
     pub(super) locks: aya::maps::HashMap<MapData, [u64; 2], u32>,
     pub(super) free: Stack<MapData, u32>,
     pub(super) ring: RingBuf<MapData>,
+    pub(super) stacks: Stacks,
     pub(super) vectors: aya::maps::HashMap<MapData, u32, Vector>,
     pub(super) counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     pub(super) stripes: usize,
@@ -189,6 +191,7 @@ fn tables(
         lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
         locks: take(&mut ebpf, "LOCKS")?.try_into()?,
         ring: take(&mut ebpf, "RING")?.try_into()?,
+        stacks: Stacks::new(take(&mut ebpf, "STACKS")?)?,
         vectors: take(&mut ebpf, "VECTORS")?.try_into()?,
         counters: take(&mut ebpf, "COUNTERS")?.try_into()?,
         free,
@@ -307,6 +310,7 @@ fn attach(
             .map_err(|error| refused(&anyhow!(error).context(format!("tracepoint {name}"))))?;
         attached.push(format!("tp_btf/{name}"));
     }
+    attach_kernel_locks(ebpf, btf, &mut attached, missing);
     if !by_syscall {
         return Ok(attached);
     }
@@ -334,6 +338,34 @@ fn attach(
         }
     }
     Ok(attached)
+}
+
+/// Attaches to the locks inside the kernel, where it tells of them.
+fn attach_kernel_locks(
+    ebpf: &mut Ebpf,
+    btf: &aya::Btf,
+    attached: &mut Vec<String>,
+    missing: &mut Vec<Missing>,
+) {
+    // The end first: a wait whose beginning is seen must not miss it.
+    for name in ["contention_end", "contention_begin"] {
+        let result = program(ebpf, name).and_then(|program| {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+            Ok(())
+        });
+        match result {
+            Ok(()) => attached.push(format!("tp_btf/{name}")),
+            Err(error) => {
+                missing.push(Missing {
+                    feature: "locks inside the kernel".into(),
+                    why: format!("{error:#}: the tracepoints are there from Linux 5.19 on"),
+                });
+                return;
+            }
+        }
+    }
 }
 
 /// Enters the tasks that sleep already.

@@ -13,6 +13,7 @@ pub mod host;
 mod inflight;
 mod load;
 mod mapped;
+mod stacks;
 pub mod target;
 mod totals;
 
@@ -276,6 +277,7 @@ impl Capture {
         let locks = self.totals.locks(
             &loaded.lock_stats,
             loaded.stripes,
+            &loaded.stacks,
             &self.inflight,
             &mut self.converter,
             now,

@@ -8,6 +8,7 @@ use super::{
     convert::{self, Converter},
     inflight::InFlight,
     mapped::MappedArray,
+    stacks::Stacks,
 };
 use crate::{
     event::{LockTotals, TaskTotals, WaitTotals},
@@ -32,6 +33,7 @@ struct LockSum {
     timeouts: u64,
     interrupted: u64,
     last_ns: u64,
+    stack: u32,
     histogram: Histogram,
 }
 
@@ -47,6 +49,7 @@ impl LockSum {
             self.last_ns = stat.last_ns;
             self.op = stat.op;
         }
+        self.stack = self.stack.max(stat.stack);
         self.histogram.merge(&stat.histogram);
     }
 }
@@ -84,6 +87,7 @@ impl Totals {
         &mut self,
         stats: &MappedArray<LockStat>,
         stripes: usize,
+        stacks: &Stacks,
         inflight: &InFlight,
         converter: &mut Converter,
         now_ns: u64,
@@ -106,6 +110,10 @@ impl Totals {
                     last_ns: sum.last_ns,
                 };
                 let old = std::mem::replace(&mut self.seen[index], now);
+                if sum.key.tgid == 0 && old.key != now.key {
+                    let stack = stacks.frames(sum.stack);
+                    converter.kernel_lock(sum.key.addr, sum.op, &stack);
+                }
                 let is_shared = converter.lock(sum.key, sum.op).shared;
                 if is_shared
                     || (old.key, old.count, old.waiters) != (now.key, now.count, now.waiters)
@@ -227,6 +235,8 @@ const EMPTY: LockStat = LockStat {
         tgid: 0,
         pad: 0,
     },
+    stack: 0,
+    pad: 0,
     histogram: [0; observer_common::BUCKETS],
 };
 
@@ -257,8 +267,10 @@ fn totals_of(sum: &LockSum, waiters: u32, converter: &mut Converter, now_ns: u64
         time: converter.clock.wall(now_ns),
         mono_ns: now_ns,
         lock: converter.lock(sum.key, sum.op),
-        pid: sum.key.tgid,
-        process: converter.names.of(sum.key.tgid),
+        pid: (sum.key.tgid != 0).then_some(sum.key.tgid),
+        process: (sum.key.tgid != 0)
+            .then(|| converter.names.of(sum.key.tgid))
+            .flatten(),
         waits: sum.count,
         total_ns: sum.total_ns,
         max_ns: sum.max_ns,

@@ -65,7 +65,7 @@ fn totals(id: &str, at_ns: u64, waits: u64) -> Event {
         time: WallTime(at_ns),
         mono_ns: at_ns,
         lock: lock_ref(id),
-        pid: 1,
+        pid: Some(1),
         process: None,
         waits,
         total_ns: waits * 1_000,

@@ -237,7 +237,7 @@ fn lock_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
         let or_dash = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), human);
         writeln!(
             out,
-            "  {:>8} {:>8} {:>8} {:>8} {:>8} {:>4}  {} of {} {}",
+            "  {:>8} {:>8} {:>8} {:>8} {:>8} {:>4}  {}{}",
             totals.waits,
             human(totals.total_ns),
             or_dash(totals.p50_ns),
@@ -245,8 +245,10 @@ fn lock_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
             human(totals.max_ns),
             totals.waiters_now,
             lock(&totals.lock),
-            printable(totals.process.as_deref().unwrap_or("?")),
-            totals.pid,
+            totals.pid.map_or_else(String::new, |pid| {
+                let process = totals.process.as_deref().unwrap_or("?");
+                format!(" of {} {pid}", printable(process))
+            }),
         )?;
     }
     more(out, locks.len())

@@ -116,7 +116,7 @@ pub(super) fn totals(at_ns: u64, addr: u64, name: Option<&str>, waits: u64) -> L
         time: wall(at_ns),
         mono_ns: at_ns,
         lock: lock(addr, name),
-        pid: 4000,
+        pid: Some(4000),
         process: Some("ledger".into()),
         waits,
         total_ns: waits * 2 * MS,

@@ -48,7 +48,7 @@ impl Record for Lock {
         filter.is_in_lock(&self.totals.lock)
             || filter.is_in_some(self.totals.process.as_deref())
             || filter.is_in(self.totals.lock.class.name())
-            || filter.is_in_number(self.totals.pid)
+            || self.totals.pid.is_some_and(|pid| filter.is_in_number(pid))
     }
 }
 
@@ -84,8 +84,8 @@ static COLUMNS: &[Column<Lock>] = &[
     },
     Column {
         title: "PID", min: 7, want: 7, rank: 8, right: true, descending: false,
-        key: |lock, _| Key::Number(u64::from(lock.totals.pid)),
-        cell: |lock, _| lock.totals.pid.to_string(),
+        key: |lock, _| Key::Number(u64::from(lock.totals.pid.unwrap_or(0))),
+        cell: |lock, _| lock.totals.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         tone: plain,
     },
     Column {
@@ -146,7 +146,9 @@ static COLUMNS: &[Column<Lock>] = &[
 
 /// What a lock is.
 pub(super) fn identity(lock: &LockRef) -> Fields {
-    let whose = if lock.shared {
+    let whose = if lock.class.is_kernel() {
+        "inside the kernel"
+    } else if lock.shared {
         "processes may share it"
     } else {
         "private to its process"
@@ -168,7 +170,10 @@ pub(super) fn identity(lock: &LockRef) -> Fields {
 pub(super) fn fields(lock: &Lock, context: Context) -> Fields {
     let totals = &lock.totals;
     let mut fields = identity(&totals.lock);
-    let process = known(totals.process.as_deref());
+    let process = match totals.pid {
+        Some(pid) => format!("{} (pid {pid})", known(totals.process.as_deref())),
+        None => "any".to_owned(),
+    };
     let waits = format!(
         "{}, {} a second; {} ended by their time limit, {} by a signal",
         totals.waits,
@@ -178,7 +183,7 @@ pub(super) fn fields(lock: &Lock, context: Context) -> Fields {
     );
     let (p50, p99) = (duration(totals.p50_ns), duration(totals.p99_ns));
     fields.extend([
-        ("process", format!("{process} (pid {})", totals.pid)),
+        ("process", process),
         ("waits", waits),
         ("total", exact(totals.total_ns, context)),
         ("longest", exact(totals.max_ns, context)),
