@@ -19,11 +19,13 @@ pub const WAITV_READ: u32 = 5;
 pub const CLOCK_BACKWARDS: u32 = 6;
 /// A kernel lock was waited for inside the wait for another: it was not counted.
 pub const KLOCK_NESTED: u32 = 7;
+/// A stack could not be taken or kept.
+pub const STACK: u32 = 8;
 /// Number of counters.
-pub const COUNT: usize = 8;
+pub const COUNT: usize = 16;
 
 /// Name of each counter, as in `loss` events.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "ring_full",
     "task_collision",
     "locks_full",
@@ -32,4 +34,5 @@ pub const NAMES: [&str; 8] = [
     "waitv_read",
     "clock_backwards",
     "kernel_lock_nested",
+    "stack",
 ];

@@ -100,6 +100,10 @@ pub struct TaskSlot {
     pub klock_flags: u32,
     /// [`kind`] of the file.
     pub file_kind: u32,
+    /// Identifier of the user stack this wait began with, plus one; 0: not taken.
+    pub user_stack: u32,
+    /// The same of the kernel stack.
+    pub kernel_stack: u32,
 }
 
 /// Bits of [`TaskSlot::flags`].
@@ -116,6 +120,10 @@ pub mod flag {
     pub const RAN: u8 = 16;
     /// `blocked_ns` and `runqueue_ns` are known apart.
     pub const SPLIT: u8 = 32;
+    /// The task's previous wait was long: the stack of the next one is worth more than others.
+    pub const AFTER_LONG: u8 = 64;
+    /// In a record: below the threshold, and sent only because its stack was taken.
+    pub const SAMPLE: u8 = 128;
 }
 
 /// Bits that tell a contended kernel lock's type (`LCB_F_*`, include/trace/events/lock.h).
@@ -269,6 +277,10 @@ pub struct TaskStat {
 pub struct Config {
     /// Waits at least this long go through the ring buffer.
     pub min_wait_ns: u64,
+    /// Stacks that each CPU may take in a tenth of a second.
+    pub stack_tokens: u64,
+    /// Totals count one in `1 << sample_shift` of the waits below `min_wait_ns`, that many times.
+    pub sample_shift: u64,
 }
 
 /// Fixed for the life of the programs: offsets of the running kernel, modes, table sizes, filters.
@@ -400,8 +412,8 @@ pub const fn bucket_end(bucket: usize) -> Option<u64> {
 
 const _: () = {
     assert!(size_of::<TaskHead>() == 16);
-    assert!(size_of::<TaskSlot>() == 128);
-    assert!(size_of::<WaitRecord>() == 160);
+    assert!(size_of::<TaskSlot>() == 136);
+    assert!(size_of::<WaitRecord>() == 168);
     assert!(size_of::<FutexWaitv>() == 24);
     assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
     assert!(size_of::<LockStat>() == 72 + 4 * BUCKETS);

@@ -9,13 +9,14 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use observer_common::ABSENT;
 
-use crate::{settings, task::Task};
+use crate::{maps, settings, task::Task};
 
 /// The relation of the clocks is taken anew after this long. Within it they drift apart by less than
 /// 5 µs even while the time daemon steers at its limit of 500 parts per million.
 const FRESH_NS: u64 = 10_000_000;
+/// The budget of stacks is renewed this often.
+const STACK_PERIOD_NS: u64 = 100_000_000;
 
-#[expect(clippy::struct_field_names, reason = "the unit belongs to the name")]
 #[repr(C)]
 struct Cpu {
     /// `CLOCK_MONOTONIC` minus the scheduler's clock.
@@ -24,6 +25,11 @@ struct Cpu {
     fresh_until_ns: u64,
     /// The latest result of [`switch_ns`] on this CPU.
     last_switch_ns: u64,
+    /// Stacks that may still be taken, and when that number is renewed.
+    stacks: u64,
+    stacks_until_ns: u64,
+    /// Short waits that ended here, for sampling.
+    waits: u64,
 }
 
 #[map]
@@ -70,5 +76,50 @@ pub(crate) fn last_switch_ns() -> u64 {
         // SAFETY: a pointer to this CPU's entry.
         Some(cpu) => unsafe { (*cpu).last_switch_ns },
         None => 0,
+    }
+}
+
+/// Spends one of this CPU's stacks, if the budget has one: for a wait that is worth it (`urgent`) the
+/// last one, for any other only from the first half, so that the urgent ones find some.
+#[inline(always)]
+pub(crate) fn take_stack(now: u64, urgent: bool) -> bool {
+    let (Some(cpu), Some(config)) = (CPU.get_ptr_mut(0), maps::CONFIG.get(0)) else {
+        return false;
+    };
+    // SAFETY: pointers to map entries; user space may change the configuration at any time.
+    unsafe {
+        let tokens = core::ptr::read_volatile(&raw const config.stack_tokens);
+        if now >= (*cpu).stacks_until_ns {
+            (*cpu).stacks = tokens;
+            (*cpu).stacks_until_ns = now + STACK_PERIOD_NS;
+        }
+        let reserve = if urgent { 0 } else { tokens / 2 };
+        if (*cpu).stacks <= reserve {
+            return false;
+        }
+        (*cpu).stacks -= 1;
+    }
+    true
+}
+
+/// How many times a short wait counts: once, unless the budget asks for sampling; then most count not
+/// at all, and one in so many counts for all of them.
+#[inline(always)]
+pub(crate) fn weight() -> u64 {
+    let (Some(cpu), Some(config)) = (CPU.get_ptr_mut(0), maps::CONFIG.get(0)) else {
+        return 1;
+    };
+    // SAFETY: pointers to map entries; user space may change the configuration at any time.
+    unsafe {
+        let shift = core::ptr::read_volatile(&raw const config.sample_shift) & 15;
+        if shift == 0 {
+            return 1;
+        }
+        (*cpu).waits += 1;
+        if (*cpu).waits & ((1 << shift) - 1) == 0 {
+            1 << shift
+        } else {
+            0
+        }
     }
 }

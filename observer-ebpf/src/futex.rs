@@ -96,7 +96,8 @@ fn arm(call: &Call) -> Result<(), u32> {
         (*entry.slot).addr = purpose.addr;
         (*entry.slot).op = purpose.op;
         (*entry.slot).val = purpose.val;
-        (*entry.slot).flags = purpose.flags | flag::BY_SYSCALL;
+        (*entry.slot).flags =
+            purpose.flags | flag::BY_SYSCALL | ((*entry.slot).flags & flag::AFTER_LONG);
         (*entry.slot).wake_ns = 0;
     }
     result
@@ -245,7 +246,7 @@ fn leave(ret: i64) -> Result<(), u32> {
         wait::end(&entry, outcome_of(ret), ret, now)
     };
     // SAFETY: as above.
-    unsafe { (*entry.slot).flags = 0 };
+    unsafe { (*entry.slot).flags &= flag::AFTER_LONG };
     result
 }
 

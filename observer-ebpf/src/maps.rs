@@ -33,7 +33,7 @@ pub(crate) static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 /// Long waits.
 #[map]
 pub(crate) static RING: RingBuf = RingBuf::with_byte_size(4096, 0);
-/// Kernel stacks.
+/// Stacks, user and kernel. None is ever replaced: an identifier means the same for good.
 #[map]
 pub(crate) static STACKS: StackTrace = StackTrace::with_max_entries(1_024, 0);
 /// Losses by cause.

@@ -3,16 +3,22 @@
 //! BTF tracepoints `sched_switch` (preempt, prev, next and, from 5.18 on, prev_state), `sched_waking`
 //! (task) and `sched_process_exit` (task).
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use observer_common::{NR_NONE, TID_ENDED, WOKEN, flag, kind, syscall, syscall::futex_op};
+use aya_ebpf::{
+    macros::btf_tracepoint,
+    programs::{BtfTracePointContext, tracing::StackIdContext as _},
+};
+use observer_common::{NR_NONE, TID_ENDED, WOKEN, counter, flag, kind, syscall, syscall::futex_op};
 
 use crate::{
     call::{self, Call},
-    cpu, file, filter, futex, settings,
+    cpu, file, filter, futex, maps, settings,
     task::{Entry, Task, current, report},
     wait::{self, Purpose},
 };
 
+/// `BPF_F_USER_STACK`, and `BPF_F_FAST_STACK_CMP`: equal hashes are taken for equal stacks.
+const USER_STACK: u64 = 256;
+const FAST_STACK_CMP: u64 = 512;
 /// `TASK_INTERRUPTIBLE` and `TASK_UNINTERRUPTIBLE` (include/linux/sched.h).
 const INTERRUPTIBLE: u32 = 1;
 pub(crate) const SLEEPING: u32 = 3;
@@ -28,7 +34,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let mut now = 0;
     // A task that was preempted on its way to sleep is still runnable, whatever its state says.
     if state & SLEEPING != 0 && ctx.arg::<u64>(0) & 1 == 0 {
-        report(&ctx, sleeps(prev, state, &mut now));
+        report(&ctx, sleeps(&ctx, prev, state, &mut now));
     } else {
         report(&ctx, queues(prev));
     }
@@ -38,7 +44,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// `task` leaves the CPU to sleep.
 #[inline(always)]
-fn sleeps(task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
+fn sleeps(ctx: &BtfTracePointContext, task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
     let tgid = task.tgid();
     if task.is_kernel_thread() || !filter::passes(tgid) {
         return Ok(());
@@ -68,7 +74,29 @@ fn sleeps(task: Task, state: u32, now: &mut u64) -> Result<(), u32> {
         purpose(task, &entry, &call, state, last_nr, true)
     };
     wait::begin(task, &entry, tgid, purpose, state, *now);
-    result
+    result.and(take_stacks(ctx, &entry, *now))
+}
+
+/// Notes where the task sleeps, within the budget. The task still is the one that runs.
+#[inline(always)]
+fn take_stacks(ctx: &BtfTracePointContext, entry: &Entry, now: u64) -> Result<(), u32> {
+    let slot = entry.slot;
+    // SAFETY: `slot` is a map entry.
+    unsafe {
+        (*slot).user_stack = 0;
+        (*slot).kernel_stack = 0;
+        if !cpu::take_stack(now, (*slot).flags & flag::AFTER_LONG != 0) {
+            return Ok(());
+        }
+        let user = ctx.get_stackid(&maps::STACKS, USER_STACK | FAST_STACK_CMP);
+        let kernel = ctx.get_stackid(&maps::STACKS, FAST_STACK_CMP);
+        (*slot).user_stack = user.map_or(0, |id| id as u32 + 1);
+        (*slot).kernel_stack = kernel.map_or(0, |id| id as u32 + 1);
+        if user.is_err() || kernel.is_err() {
+            return Err(counter::STACK);
+        }
+    }
+    Ok(())
 }
 
 /// `task` leaves the CPU but could go on: from now on it is followed, if it was not yet.

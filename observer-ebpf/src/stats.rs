@@ -96,17 +96,17 @@ pub(crate) struct Counted {
 }
 
 #[inline(always)]
-unsafe fn count(stat: *mut LockStat, wait: &Counted) {
+unsafe fn count(stat: *mut LockStat, wait: &Counted, times: u64) {
     // SAFETY: `stat` is a map entry.
     unsafe {
-        add64(&raw mut (*stat).count, 1);
-        add64(&raw mut (*stat).total_ns, wait.dur_ns);
+        add64(&raw mut (*stat).count, times);
+        add64(&raw mut (*stat).total_ns, wait.dur_ns * times);
         if wait.dur_ns > (*stat).max_ns {
             (*stat).max_ns = wait.dur_ns;
         }
         match wait.outcome {
-            outcome::TIMEOUT => add32(&raw mut (*stat).timeouts, 1),
-            outcome::INTERRUPTED => add32(&raw mut (*stat).interrupted, 1),
+            outcome::TIMEOUT => add32(&raw mut (*stat).timeouts, times as u32),
+            outcome::INTERRUPTED => add32(&raw mut (*stat).interrupted, times as u32),
             _ => {}
         }
         (*stat).op = wait.op;
@@ -115,13 +115,18 @@ unsafe fn count(stat: *mut LockStat, wait: &Counted) {
         }
         (*stat).last_ns = wait.now;
         let bucket = bucket(wait.dur_ns) as usize & (observer_common::BUCKETS - 1);
-        add32(&raw mut (*stat).histogram[bucket], 1);
+        add32(&raw mut (*stat).histogram[bucket], times as u32);
     }
 }
 
 /// Counts a wait for the lock in `slot`.
 #[inline(always)]
-pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64) -> Result<(), u32> {
+pub(crate) unsafe fn add_lock_wait(
+    slot: *mut TaskSlot,
+    dur_ns: u64,
+    now: u64,
+    times: u64,
+) -> Result<(), u32> {
     // SAFETY: `slot` and the statistics are map entries.
     unsafe {
         let key = LockKey {
@@ -137,7 +142,7 @@ pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64) -
             outcome: (*slot).outcome,
             waker: (*slot).waker_tid,
         };
-        count(stat, &wait);
+        count(stat, &wait, times);
     }
     Ok(())
 }
@@ -159,21 +164,21 @@ pub(crate) fn add_kernel_lock_wait(
                 .get_stackid(&maps::STACKS, 0)
                 .map_or(0, |id| id as u32 + 1);
         }
-        count(stat, wait);
+        count(stat, wait, 1);
     }
     Ok(())
 }
 
 /// Counts a wait of a task. A task ends one wait at a time, so nothing here is shared.
 #[inline(always)]
-pub(crate) fn add_task_wait(entry: &Entry, kind: u8, dur_ns: u64) {
+pub(crate) fn add_task_wait(entry: &Entry, kind: u8, dur_ns: u64, times: u64) {
     let Some(stat) = entry.stats() else { return };
     // SAFETY: a pointer to a map entry, checked above; the index is masked to the array's length.
     unsafe {
         let runqueue_ns = (*entry.slot).runqueue_ns;
-        add_kind(stat, kind, dur_ns);
+        add_kind(stat, kind, dur_ns, times);
         if (*entry.slot).flags & flag::SPLIT != 0 {
-            add_kind(stat, kind::RUNQUEUE, runqueue_ns);
+            add_kind(stat, kind::RUNQUEUE, runqueue_ns, times);
         }
     }
 }
@@ -184,18 +189,18 @@ pub(crate) fn add_queued(entry: &Entry, dur_ns: u64) {
     let Some(stat) = entry.stats() else { return };
     // SAFETY: a pointer to a map entry, checked above; `head` is one of the same task.
     unsafe {
-        add_kind(stat, kind::RUNQUEUE, dur_ns);
+        add_kind(stat, kind::RUNQUEUE, dur_ns, 1);
         (*entry.head).waits = (*entry.head).waits.wrapping_add(1);
     }
 }
 
 #[inline(always)]
-unsafe fn add_kind(stat: *mut observer_common::TaskStat, kind: u8, dur_ns: u64) {
+unsafe fn add_kind(stat: *mut observer_common::TaskStat, kind: u8, dur_ns: u64, times: u64) {
     // SAFETY: `stat` is a map entry; the index is masked to the array's length, a power of two.
     unsafe {
         let kind = &raw mut (*stat).kinds[kind as usize & (kind::COUNT - 1)];
-        (*kind).count += 1;
-        (*kind).total_ns += dur_ns;
+        (*kind).count += times;
+        (*kind).total_ns += dur_ns * times;
         if dur_ns > (*kind).max_ns {
             (*kind).max_ns = dur_ns;
         }

@@ -65,7 +65,7 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
         if Task::has_run_delay() {
             (*slot).run_delay_ns = task.run_delay();
         }
-        (*slot).flags = purpose.flags;
+        (*slot).flags = purpose.flags | ((*slot).flags & flag::AFTER_LONG);
         if (*entry.head).start_ns != 0 {
             return;
         }
@@ -144,16 +144,27 @@ pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32>
         if (*slot).nr == syscall::FUTEX_WAITV && ret >= 0 {
             woken_futex(slot, ret as u64);
         }
-        if matches!((*slot).kind, kind::FUTEX | kind::LOCK | kind::CONDVAR)
-            && is_futex_call((*slot).nr)
-        {
-            result = stats::add_lock_wait(slot, dur_ns, now);
+        let long = dur_ns >= threshold();
+        let times = if long { 1 } else { cpu::weight() };
+        if times > 0 {
+            if matches!((*slot).kind, kind::FUTEX | kind::LOCK | kind::CONDVAR)
+                && is_futex_call((*slot).nr)
+            {
+                result = stats::add_lock_wait(slot, dur_ns, now, times);
+            }
+            stats::add_task_wait(entry, (*slot).kind, dur_ns, times);
         }
-        stats::add_task_wait(entry, (*slot).kind, dur_ns);
         (*entry.head).waits = (*entry.head).waits.wrapping_add(1);
-        if dur_ns >= threshold() {
-            let sent = send(entry, ret, now);
-            result = result.and(sent);
+        if long {
+            (*slot).flags |= flag::AFTER_LONG;
+            result = result.and(send(entry, ret, now));
+        } else {
+            (*slot).flags &= !flag::AFTER_LONG;
+            if (*slot).user_stack != 0 {
+                (*slot).flags |= flag::SAMPLE;
+                result = result.and(send(entry, ret, now));
+                (*slot).flags &= !flag::SAMPLE;
+            }
         }
         if (*slot).nr == syscall::FUTEX_WAITV {
             let _ = maps::VECTORS.remove((*slot).tid);
@@ -259,6 +270,8 @@ pub(crate) fn queued(task: Task, entry: &Entry, now: u64) -> Result<(), u32> {
         (*to).slot.waker_tid = 0;
         (*to).slot.kind = kind::RUNQUEUE;
         (*to).slot.flags = flag::SPLIT;
+        (*to).slot.user_stack = 0;
+        (*to).slot.kernel_stack = 0;
         (*to).slot.outcome = outcome::UNKNOWN;
         (*to).comm = task.comm();
     }

@@ -10,6 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::budget::Step;
 use crate::time::WallTime;
 
 /// Version of the event format, in [`Meta::schema`].
@@ -33,6 +34,8 @@ pub enum Event {
     Loss(Loss),
     /// What observing has cost so far; each `--interval`.
     Cost(CostReport),
+    /// The overhead budget makes observer do less, or more again.
+    Budget(BudgetStep),
     /// Last line: totals and observer's own cost.
     End(End),
 }
@@ -48,6 +51,7 @@ impl Event {
             Event::Task(e) => e.mono_ns,
             Event::Loss(e) => e.mono_ns,
             Event::Cost(e) => e.mono_ns,
+            Event::Budget(e) => e.mono_ns,
             Event::End(e) => e.mono_ns,
         }
     }
@@ -306,6 +310,52 @@ pub struct LockRef {
     pub shared: bool,
 }
 
+/// One frame of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Frame {
+    /// Address of the instruction.
+    pub addr: Addr,
+    /// Function.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<Arc<str>>,
+    /// Distance from the function's start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offset: Option<u64>,
+    /// File of the program or library.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub module: Option<Arc<str>>,
+}
+
+/// Where a task sleeps, innermost frames first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stack {
+    /// User code, by frame pointers: frames of code that keeps none are missing.
+    #[serde(skip_serializing_if = "no_frames", default = "empty_frames")]
+    pub user: Arc<[Frame]>,
+    /// Kernel code.
+    #[serde(skip_serializing_if = "no_frames", default = "empty_frames")]
+    pub kernel: Arc<[Frame]>,
+}
+
+fn no_frames(frames: &Arc<[Frame]>) -> bool {
+    frames.is_empty()
+}
+
+fn empty_frames() -> Arc<[Frame]> {
+    Arc::new([])
+}
+
+/// One of the places that a lock was waited for from, by the stacks that were sampled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Caller {
+    /// The stack.
+    pub stack: Stack,
+    /// Waits whose stack was taken and was this one.
+    pub samples: u64,
+    /// Their durations' sum.
+    pub total_ns: u64,
+}
+
 /// The task that made another one runnable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waker {
@@ -352,6 +402,9 @@ pub struct Wait {
     /// System call the task waited in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub syscall: Option<Cow<'static, str>>,
+    /// Where it waited, if its stack was within the budget.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stack: Option<Stack>,
     /// True when the start was before observer's: the wait is at least this long.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub at_least: bool,
@@ -388,6 +441,9 @@ pub struct Blocked {
     /// System call the task waits in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub syscall: Option<Cow<'static, str>>,
+    /// Where it waits, if its stack was within the budget.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stack: Option<Stack>,
     /// True when the start was before observer's: the wait is at least this old.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub at_least: bool,
@@ -450,6 +506,9 @@ pub struct LockTotals {
     pub waiters_now: u32,
     /// Durations, empty buckets left out.
     pub histogram: Vec<Bucket>,
+    /// Where it is waited for from, the most frequent of the sampled stacks first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub callers: Vec<Caller>,
 }
 
 /// Totals of one task since the start of the run.
@@ -515,6 +574,21 @@ pub struct CostReport {
     /// The cost.
     #[serde(flatten)]
     pub cost: Cost,
+}
+
+/// A step that the overhead budget took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BudgetStep {
+    /// Wall-clock time.
+    pub time: WallTime,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub mono_ns: u64,
+    /// What is done from now on.
+    pub step: Step,
+    /// Share of the host's CPU time that observing used, in percent.
+    pub overhead_percent: f64,
+    /// What it may use.
+    pub limit_percent: f64,
 }
 
 /// The last line of a stream.

@@ -4,6 +4,7 @@
 //! One direction, one event type, one model: [`event`]s come from the live kernel or from a recording,
 //! feed the [`model`], and every view asks the model.
 
+pub mod budget;
 pub mod capture;
 pub mod cli;
 pub mod event;

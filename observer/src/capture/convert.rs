@@ -3,13 +3,13 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use observer_common::{
-    Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, WaitvRecord, comm_bytes, flag,
-    kind, klock, outcome, syscall, syscall::futex_op,
+    Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, comm_bytes, flag, kind, klock,
+    outcome, syscall, syscall::futex_op,
 };
 
 use crate::{
     event::{Addr, Blocked, Kind, LockClass, LockRef, Outcome, TaskRef, Wait, Waker},
-    inspect::{kallsyms::Kallsyms, maps, names::Names},
+    inspect::{maps, names::Names, symbols::Symbols},
     time::Clock,
 };
 
@@ -22,8 +22,7 @@ pub(super) struct Converter {
     pub(super) names: Names,
     pub(super) clock: Clock,
     locks: HashMap<LockKey, LockRef>,
-    /// Read when the first kernel lock is seen.
-    symbols: Option<Kallsyms>,
+    pub(super) symbols: Symbols,
 }
 
 impl Converter {
@@ -32,7 +31,7 @@ impl Converter {
             names: Names::default(),
             clock: Clock::now(),
             locks: HashMap::new(),
-            symbols: None,
+            symbols: Symbols::default(),
         }
     }
 
@@ -101,7 +100,7 @@ impl Converter {
         {
             return lock.clone();
         }
-        let symbols = self.symbols.get_or_insert_with(Kallsyms::load);
+        let symbols = self.symbols.kernel();
         let name = symbols.data(addr).map(Arc::from).or_else(|| {
             let caller = stack.iter().find_map(|ip| symbols.caller(*ip))?;
             Some(Arc::from(format!("in {caller}")))
@@ -166,16 +165,17 @@ impl Converter {
             locks: Vec::new(),
             waker,
             syscall: syscall_name(slot),
+            stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
             end_unseen: false,
         }
     }
 
     /// A wait of `futex_waitv` that ended: which lock ended it is known by the return code only.
-    pub(super) fn waitv(&mut self, record: &WaitvRecord) -> Wait {
-        let mut wait = self.wait(&record.wait);
-        wait.locks = self.locks_of(record.wait.slot.tgid, &record.vector);
-        if record.wait.ret < 0 && wait.locks.len() > 1 {
+    pub(super) fn waitv(&mut self, record: &WaitRecord, vector: &WaitVector) -> Wait {
+        let mut wait = self.wait(record);
+        wait.locks = self.locks_of(record.slot.tgid, vector);
+        if record.ret < 0 && wait.locks.len() > 1 {
             wait.lock = None;
         }
         wait
@@ -195,6 +195,7 @@ impl Converter {
             lock: self.lock_of(slot),
             locks: Vec::new(),
             syscall: syscall_name(slot),
+            stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
         }
     }
@@ -214,6 +215,7 @@ impl Converter {
             locks: Vec::new(),
             waker: None,
             syscall: syscall_name(slot),
+            stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
             end_unseen: true,
         }
@@ -376,18 +378,15 @@ mod tests {
             comm: [0; 2],
             ret: 1,
         };
-        let event = converter.waitv(&WaitvRecord { wait, vector });
+        let event = converter.waitv(&wait, &vector);
         assert_eq!(event.locks.len(), 2);
         assert_eq!(event.lock.map(|lock| lock.addr), Some(Addr(0x20)));
-        let unknown = WaitvRecord {
-            wait: WaitRecord { ret: -1, ..wait },
-            // A length that lies must not be believed.
-            vector: WaitVector {
-                len: u64::MAX,
-                ..vector
-            },
+        // A length that lies must not be believed.
+        let lying = WaitVector {
+            len: u64::MAX,
+            ..vector
         };
-        let event = converter.waitv(&unknown);
+        let event = converter.waitv(&WaitRecord { ret: -1, ..wait }, &lying);
         assert_eq!(event.locks.len(), observer_common::WAITV_MAX);
         assert_eq!(event.lock, None);
     }

@@ -24,6 +24,8 @@ pub(super) struct CostMeter {
     last_ns: u64,
     /// Run time and time that the windows covered.
     measured: (u64, u64),
+    /// CPU time of this process when the latest window closed, and when that was.
+    own: (u64, u64),
     start_ns: u64,
     usable: bool,
 }
@@ -41,15 +43,18 @@ impl CostMeter {
             next_ns: now_ns,
             last_ns: now_ns,
             measured: (0, 0),
+            own: (cpu_ns(), now_ns),
             start_ns: now_ns,
             usable: true,
         }
     }
 
-    /// Opens or closes a window when it is time.
-    pub(super) fn poll(&mut self, ebpf: &Ebpf, now_ns: u64) {
+    /// Opens or closes a window when it is time. When one closes: CPU time that observing uses at
+    /// present, in seconds a second.
+    pub(super) fn poll(&mut self, ebpf: &Ebpf, now_ns: u64) -> Option<f64> {
+        self.last_ns = now_ns;
         if !self.usable {
-            return;
+            return None;
         }
         match &self.window {
             None if now_ns >= self.next_ns => {
@@ -60,14 +65,19 @@ impl CostMeter {
                 }
             }
             Some((_, since, before)) if now_ns.saturating_sub(*since) >= WINDOW_NS => {
-                self.measured.0 += run_time(ebpf).saturating_sub(*before);
-                self.measured.1 += now_ns - since;
+                let (run_ns, window_ns) = (run_time(ebpf).saturating_sub(*before), now_ns - since);
+                self.measured.0 += run_ns;
+                self.measured.1 += window_ns;
                 self.window = None;
                 self.next_ns = now_ns + PERIOD_NS;
+                let own = std::mem::replace(&mut self.own, (cpu_ns(), now_ns));
+                let own_ns = self.own.0.saturating_sub(own.0) as f64;
+                let elapsed_ns = now_ns.saturating_sub(own.1).max(1) as f64;
+                return Some(run_ns as f64 / window_ns as f64 + own_ns / elapsed_ns);
             }
             _ => {}
         }
-        self.last_ns = now_ns;
+        None
     }
 
     /// The cost so far.

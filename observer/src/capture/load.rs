@@ -11,8 +11,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use observer_common::{
-    COMM_LEN, LockStat, MAX_CGROUPS, Settings, TaskHead, TaskSlot, TaskStat, WaitVector, counter,
-    filter,
+    COMM_LEN, Config, LockStat, MAX_CGROUPS, Settings, TaskHead, TaskSlot, TaskStat, WaitVector,
+    counter, filter,
 };
 
 use super::{
@@ -34,6 +34,9 @@ const MAX_STRIPE_SHIFT: u32 = 3;
 /// Calls of `futex_waitv` at the same time that are followed.
 const VECTORS: u32 = 512;
 
+/// Stacks that are kept, without and with those of waits: 1 KiB each.
+const STACKS: (u32, u32) = (512, 8_192);
+
 /// Futex calls whose tracepoints are used where the kernel has them: the later ones are optional.
 const FUTEX_CALLS: [(&str, bool); 3] = [
     ("futex", true),
@@ -49,6 +52,14 @@ pub(super) struct Vector(pub(super) WaitVector);
 // SAFETY: the type is integers only, without padding.
 unsafe impl aya::Pod for Vector {}
 
+/// What may change while the programs run, as a type that the map may hold.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Tunables(pub(super) Config);
+
+// SAFETY: the type is integers only, without padding.
+unsafe impl aya::Pod for Tunables {}
+
 /// Everything that is loaded. Dropping it detaches the programs.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
@@ -61,6 +72,7 @@ pub(super) struct Loaded {
     pub(super) free: Stack<MapData, u32>,
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: Stacks,
+    pub(super) config: aya::maps::Array<MapData, Tunables>,
     pub(super) vectors: aya::maps::HashMap<MapData, u32, Vector>,
     pub(super) counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     pub(super) stripes: usize,
@@ -112,8 +124,8 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
     set_filters(options, &mut settings)?;
     let mut ebpf = load_object(&settings, &sizes, options).map_err(|error| refused(&error))?;
     fill_filters(options, &mut ebpf)?;
-    let mut config = aya::maps::Array::<_, u64>::try_from(borrow(&mut ebpf, "CONFIG")?)?;
-    config.set(0, options.min_wait_ns(), 0)?;
+    let tunables = Tunables(options.tunables());
+    aya::maps::Array::try_from(borrow(&mut ebpf, "CONFIG")?)?.set(0, tunables, 0)?;
     let mut free = Stack::try_from(take(&mut ebpf, "FREE")?)?;
     // The lowest index comes out first, so that those in use stay together.
     for index in (0..sizes.locks).rev() {
@@ -191,6 +203,7 @@ fn tables(
         lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
         locks: take(&mut ebpf, "LOCKS")?.try_into()?,
         ring: take(&mut ebpf, "RING")?.try_into()?,
+        config: take(&mut ebpf, "CONFIG")?.try_into()?,
         stacks: Stacks::new(take(&mut ebpf, "STACKS")?)?,
         vectors: take(&mut ebpf, "VECTORS")?.try_into()?,
         counters: take(&mut ebpf, "COUNTERS")?.try_into()?,
@@ -272,7 +285,8 @@ fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<
         .map_max_entries("RING", sizes.ring)
         .map_max_entries("PIDS", filters(options.pids.len()))
         .map_max_entries("COMMS", filters(options.comms.len()))
-        .map_max_entries("VECTORS", VECTORS);
+        .map_max_entries("VECTORS", VECTORS)
+        .map_max_entries("STACKS", if options.stacks { STACKS.1 } else { STACKS.0 });
     Ok(loader.load(OBJECT)?)
 }
 

@@ -5,6 +5,7 @@
 //! from a scan of the tasks' table, totals at each interval. Nothing here waits.
 
 pub mod btf;
+mod callers;
 mod cgroup;
 mod convert;
 mod cost;
@@ -20,14 +21,22 @@ mod totals;
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::Result;
-use observer_common::{WaitRecord, WaitvRecord, counter, syscall};
+use observer_common::{Config, WaitRecord, WaitvRecord, counter, flag, syscall};
 
 use self::{
-    convert::Converter, cost::CostMeter, host::Host, inflight::InFlight, load::Loaded,
-    mapped::record, target::Targets, totals::Totals,
+    callers::Callers,
+    convert::Converter,
+    cost::CostMeter,
+    host::Host,
+    inflight::InFlight,
+    load::{Loaded, Tunables},
+    mapped::record,
+    target::Targets,
+    totals::{LockTables, Totals},
 };
 use crate::{
-    event::{CostReport, End, Event, Filters, Loss, Meta, Reason, SCHEMA},
+    budget::Budget,
+    event::{BudgetStep, CostReport, End, Event, Filters, Loss, Meta, Reason, SCHEMA},
     time::{self, Clock},
 };
 
@@ -39,6 +48,11 @@ const SCAN_NS: (u64, u64) = (50_000_000, 250_000_000);
 pub const RING_BYTES: u32 = 4 << 20;
 /// Default number of locks that can be told apart.
 pub const LOCK_SLOTS: u32 = 16_384;
+
+/// Default of the share of the host's CPU time that observing may use.
+pub const MAX_OVERHEAD: f64 = 0.02;
+/// Stacks that each CPU may take in a tenth of a second: at 3 µs each, 0.06 % of its time.
+const STACK_TOKENS: u64 = 20;
 
 /// How futex waits are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +89,10 @@ pub struct Options {
     pub task_slots: Option<u32>,
     /// Entries for locks.
     pub lock_slots: u32,
+    /// Take stacks, within a budget of their own.
+    pub stacks: bool,
+    /// Share of the host's CPU time that observing may use before it does less; `None`: no limit.
+    pub max_overhead: Option<f64>,
     /// Let the kernel programs log.
     pub log: bool,
 }
@@ -92,6 +110,8 @@ impl Default for Options {
             ring_bytes: RING_BYTES,
             task_slots: None,
             lock_slots: LOCK_SLOTS,
+            stacks: true,
+            max_overhead: Some(MAX_OVERHEAD),
             log: false,
         }
     }
@@ -100,6 +120,15 @@ impl Default for Options {
 impl Options {
     fn min_wait_ns(&self) -> u64 {
         nanos(self.min_wait)
+    }
+
+    /// What the kernel programs are told as long as the budget allows everything.
+    fn tunables(&self) -> Config {
+        Config {
+            min_wait_ns: self.min_wait_ns(),
+            stack_tokens: if self.stacks { STACK_TOKENS } else { 0 },
+            sample_shift: 0,
+        }
     }
 
     /// Never below `min_wait`: the end of a shorter wait is not reported, so its beginning must not be.
@@ -133,6 +162,8 @@ pub struct Capture {
     inflight: InFlight,
     totals: Totals,
     cost: CostMeter,
+    budget: Budget,
+    callers: Callers,
     targets: Targets,
     start_ns: u64,
     next_scan_ns: u64,
@@ -165,6 +196,8 @@ impl Capture {
         let now = time::mono_ns();
         Ok(Capture {
             cost: CostMeter::new(&loaded.ebpf, now),
+            budget: Budget::new(options.max_overhead),
+            callers: Callers::default(),
             next_totals_ns: now + nanos(options.interval),
             options,
             host,
@@ -238,9 +271,18 @@ impl Capture {
                     blocked.locks = self.converter.locks_of(slot.tgid, &vector.0);
                 }
             }
+            blocked.stack = callers::stack(
+                slot.tgid,
+                slot.user_stack,
+                slot.kernel_stack,
+                &self.loaded.stacks,
+                &mut self.converter,
+            );
             out.push(Event::Blocked(blocked));
         }
-        self.cost.poll(&self.loaded.ebpf, now);
+        if let Some(used_ns) = self.cost.poll(&self.loaded.ebpf, now) {
+            self.keep_to_budget(used_ns, now, out);
+        }
         if now >= self.next_totals_ns {
             self.next_totals_ns = now + nanos(self.options.interval);
             self.converter.clock = Clock::now();
@@ -250,23 +292,59 @@ impl Capture {
         more
     }
 
+    /// Does less if observing uses too much of the host's CPU time: `used_per_s` in one second.
+    fn keep_to_budget(&mut self, used_per_s: f64, now: u64, out: &mut Vec<Event>) {
+        let share = used_per_s / f64::from(self.host.cpus);
+        let Some(step) = self.budget.measure(share) else {
+            return;
+        };
+        let config = step.config(self.options.tunables());
+        if self.loaded.config.set(0, Tunables(config), 0).is_err() {
+            return;
+        }
+        out.push(Event::Budget(BudgetStep {
+            time: self.converter.clock.wall(now),
+            mono_ns: now,
+            step,
+            overhead_percent: share * 100.0,
+            limit_percent: self.budget.limit().unwrap_or(1.0) * 100.0,
+        }));
+    }
+
     /// Takes a batch of records from the ring buffer.
     fn drain(&mut self, out: &mut Vec<Event>) -> bool {
         for _ in 0..BATCH {
             let Some(item) = self.loaded.ring.next() else {
                 return false;
             };
-            let wait = if let Some(record) = record::<WaitRecord>(&item) {
-                self.inflight.ended(record.slot.tid, record.slot.start_ns);
-                self.converter.wait(&record)
-            } else if let Some(record) = record::<WaitvRecord>(&item) {
-                let slot = &record.wait.slot;
-                self.inflight.ended(slot.tid, slot.start_ns);
-                self.converter.waitv(&record)
-            } else {
-                self.malformed += 1;
-                continue;
+            let (record, vector) = match (record::<WaitRecord>(&item), record::<WaitvRecord>(&item))
+            {
+                (Some(record), _) => (record, None),
+                (None, Some(record)) => (record.wait, Some(record.vector)),
+                (None, None) => {
+                    self.malformed += 1;
+                    continue;
+                }
             };
+            let slot = &record.slot;
+            if let Some(key) = convert::key_of(slot) {
+                self.callers.add(key, &record);
+            }
+            if slot.flags & flag::SAMPLE != 0 {
+                continue;
+            }
+            self.inflight.ended(slot.tid, slot.start_ns);
+            let mut wait = match &vector {
+                Some(vector) => self.converter.waitv(&record, vector),
+                None => self.converter.wait(&record),
+            };
+            wait.stack = callers::stack(
+                slot.tgid,
+                slot.user_stack,
+                slot.kernel_stack,
+                &self.loaded.stacks,
+                &mut self.converter,
+            );
             out.push(Event::Wait(wait));
         }
         true
@@ -275,9 +353,12 @@ impl Capture {
     fn report_totals(&mut self, now: u64, out: &mut Vec<Event>) {
         let loaded = &mut self.loaded;
         let locks = self.totals.locks(
-            &loaded.lock_stats,
-            loaded.stripes,
-            &loaded.stacks,
+            &LockTables {
+                stats: &loaded.lock_stats,
+                stripes: loaded.stripes,
+                stacks: &loaded.stacks,
+            },
+            &mut self.callers,
             &self.inflight,
             &mut self.converter,
             now,
@@ -292,6 +373,7 @@ impl Capture {
             loaded.stripes,
             &mut loaded.locks,
             &mut loaded.free,
+            &mut self.callers,
             now,
         );
         let loss = self.loss(now);

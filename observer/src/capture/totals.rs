@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use observer_common::{LockKey, LockStat, TID_ENDED, TaskHead, TaskStat, kind};
 
 use super::{
+    callers::Callers,
     convert::{self, Converter},
     inflight::InFlight,
     mapped::MappedArray,
@@ -21,6 +22,14 @@ const BEYOND: usize = 64;
 /// A lock's entry may be given to another lock after it has been out of use for this long: a kernel
 /// program that still holds its index has ended by then.
 const QUARANTINE_NS: u64 = 100_000_000;
+
+/// What the kernel programs keep of locks.
+pub(super) struct LockTables<'a> {
+    pub(super) stats: &'a MappedArray<LockStat>,
+    /// Entries of each lock.
+    pub(super) stripes: usize,
+    pub(super) stacks: &'a Stacks,
+}
 
 /// One lock, summed over the stripes.
 #[derive(Clone, Debug, Default)]
@@ -85,19 +94,18 @@ impl Totals {
     /// Locks whose totals or waiters changed since the last reading.
     pub(super) fn locks(
         &mut self,
-        stats: &MappedArray<LockStat>,
-        stripes: usize,
-        stacks: &Stacks,
+        tables: &LockTables<'_>,
+        callers: &mut Callers,
         inflight: &InFlight,
         converter: &mut Converter,
         now_ns: u64,
     ) -> Vec<LockTotals> {
         let mut changed = Vec::new();
         let mut shared: HashMap<Arc<str>, LockTotals> = HashMap::new();
-        let entries = stats.len() / stripes.max(1);
+        let entries = tables.stats.len() / tables.stripes.max(1);
         let mut index = 0;
         while index < entries && index < self.seen.len() + BEYOND {
-            let sum = read(stats, stripes, index);
+            let sum = read(tables, index);
             if sum.key.addr != 0 {
                 if self.seen.len() <= index {
                     self.seen.resize(index + 1, Seen::default());
@@ -111,14 +119,15 @@ impl Totals {
                 };
                 let old = std::mem::replace(&mut self.seen[index], now);
                 if sum.key.tgid == 0 && old.key != now.key {
-                    let stack = stacks.frames(sum.stack);
+                    let stack = tables.stacks.frames(sum.stack);
                     converter.kernel_lock(sum.key.addr, sum.op, &stack);
                 }
                 let is_shared = converter.lock(sum.key, sum.op).shared;
                 if is_shared
                     || (old.key, old.count, old.waiters) != (now.key, now.count, now.waiters)
                 {
-                    let totals = totals_of(&sum, waiters, converter, now_ns);
+                    let mut totals = totals_of(&sum, waiters, converter, now_ns);
+                    totals.callers = callers.of(&sum.key, tables.stacks, converter);
                     if is_shared {
                         merge(&mut shared, totals);
                     } else {
@@ -180,6 +189,7 @@ impl Totals {
         stripes: usize,
         locks: &mut aya::maps::HashMap<aya::maps::MapData, [u64; 2], u32>,
         free: &mut aya::maps::Stack<aya::maps::MapData, u32>,
+        callers: &mut Callers,
         now_ns: u64,
     ) {
         self.quarantine.retain(|&(index, since)| {
@@ -216,6 +226,7 @@ impl Totals {
                 }
                 self.quarantine.push((index as u32, now_ns));
                 self.evicted += 1;
+                callers.forget(&key);
             }
         }
     }
@@ -249,10 +260,10 @@ const BURIED: LockStat = LockStat {
     ..EMPTY
 };
 
-fn read(stats: &MappedArray<LockStat>, stripes: usize, index: usize) -> LockSum {
+fn read(tables: &LockTables<'_>, index: usize) -> LockSum {
     let mut sum = LockSum::default();
-    for stripe in 0..stripes {
-        if let Some(stat) = stats.get(index * stripes + stripe)
+    for stripe in 0..tables.stripes {
+        if let Some(stat) = tables.stats.get(index * tables.stripes + stripe)
             && stat.key.addr != 0
             && stat.key.addr != TOMBSTONE
         {
@@ -280,6 +291,7 @@ fn totals_of(sum: &LockSum, waiters: u32, converter: &mut Converter, now_ns: u64
         interrupted: sum.interrupted,
         waiters_now: waiters,
         histogram: sum.histogram.buckets(),
+        callers: Vec::new(),
     }
 }
 

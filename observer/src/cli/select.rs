@@ -46,6 +46,13 @@ pub(crate) struct Select {
     /// Tasks that can be followed at the same time [default: by the host's limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=4 << 20))]
     pub(crate) task_slots: Option<u32>,
+    /// Take no stacks of waits
+    #[arg(long)]
+    pub(crate) no_stacks: bool,
+    /// Do less, in steps that are reported, when observing uses more than this share of the host's CPU
+    /// time; `none` for no limit
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = share)]
+    pub(crate) max_overhead: Share,
     /// Show what the kernel programs say of themselves, on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -80,8 +87,27 @@ impl Select {
             ring_bytes: self.ring_kib << 10,
             task_slots: self.task_slots,
             lock_slots: self.lock_slots,
+            stacks: !self.no_stacks,
+            max_overhead: self.max_overhead.0,
             log: self.verbose,
         }
+    }
+}
+
+/// A share of the host's CPU time; no limit when absent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Share(Option<f64>);
+
+fn share(text: &str) -> Result<Share, String> {
+    if text == "none" {
+        return Ok(Share(None));
+    }
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.trim().parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Share(Some(percent / 100.0))),
+        _ => Err(format!(
+            "`{text}` is no share of the CPU time; write it like 2% or none"
+        )),
     }
 }
 
@@ -108,6 +134,16 @@ fn interval(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_read() {
+        assert_eq!(share("2%"), Ok(Share(Some(0.02))));
+        assert_eq!(share("0.5"), Ok(Share(Some(0.005))));
+        assert_eq!(share("none"), Ok(Share(None)));
+        for text in ["", "0", "-1%", "101%", "x", "NaN"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn names_that_cannot_match_are_refused() {

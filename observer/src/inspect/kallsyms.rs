@@ -93,10 +93,16 @@ impl Kallsyms {
         }
     }
 
+    /// The function at an address, and the distance from its start.
+    pub fn function(&self, ip: u64) -> Option<(&str, u64)> {
+        let (name, offset, code) = self.before(ip)?;
+        code.then_some((name, offset))
+    }
+
     /// The function at an address, unless it is one that locks, traces or schedules.
     pub fn caller(&self, ip: u64) -> Option<&str> {
-        let (name, _, code) = self.before(ip)?;
-        (code && !PLUMBING.iter().any(|part| name.contains(part))).then_some(name)
+        let (name, _) = self.function(ip)?;
+        (!PLUMBING.iter().any(|part| name.contains(part))).then_some(name)
     }
 }
 

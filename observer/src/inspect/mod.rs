@@ -3,3 +3,4 @@
 pub mod kallsyms;
 pub mod maps;
 pub mod names;
+pub mod symbols;

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::event::{
-    Blocked, Cost, End, Event, LockRef, LockTotals, Loss, Meta, TaskTotals, Wait, WaitTotals,
+    Blocked, BudgetStep, Cost, End, Event, LockRef, LockTotals, Loss, Meta, TaskTotals, Wait,
+    WaitTotals,
 };
 
 /// How much the model keeps.
@@ -86,6 +87,7 @@ pub struct Model {
     cost: Cost,
     cost_rate: f64,
     cost_at_ns: u64,
+    budget: Option<BudgetStep>,
     end: Option<End>,
     forgotten: Forgotten,
 }
@@ -119,6 +121,7 @@ impl Model {
             }
             Event::Loss(loss) => self.loss = Some(loss),
             Event::Cost(report) => self.cost_now(report.cost, report.mono_ns),
+            Event::Budget(step) => self.budget = Some(step),
             Event::End(end) => {
                 self.cost_now(end.cost, end.mono_ns);
                 self.end = Some(end);
@@ -271,6 +274,11 @@ impl Model {
     /// CPU that observer uses, in cores, between the two latest reports.
     pub fn cost_rate(&self) -> f64 {
         self.cost_rate
+    }
+
+    /// The step of the overhead budget in force, if it has taken one.
+    pub fn budget(&self) -> Option<&BudgetStep> {
+        self.budget.as_ref()
     }
 
     /// What was forgotten to stay within the limits.

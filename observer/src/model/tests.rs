@@ -37,6 +37,7 @@ pub(crate) fn blocked(tid: u32, at_ns: u64, age_ns: u64, lock: &str) -> Event {
         lock: Some(lock_ref(lock)),
         locks: Vec::new(),
         syscall: Some("futex".into()),
+        stack: None,
         at_least: false,
     })
 }
@@ -55,6 +56,7 @@ fn wait(tid: u32, end_ns: u64, dur_ns: u64) -> Event {
         locks: Vec::new(),
         waker: None,
         syscall: None,
+        stack: None,
         at_least: false,
         end_unseen: false,
     })
@@ -76,6 +78,7 @@ fn totals(id: &str, at_ns: u64, waits: u64) -> Event {
         interrupted: 0,
         waiters_now: 0,
         histogram: Vec::new(),
+        callers: Vec::new(),
     })
 }
 

@@ -84,6 +84,7 @@ pub(super) fn blocked(at_ns: u64, tid: u32, comm: &str, kind: Kind, age_ns: u64)
         lock: None,
         locks: Vec::new(),
         syscall: Some("futex".into()),
+        stack: None,
         at_least: false,
     }
 }
@@ -106,6 +107,7 @@ pub(super) fn wait(end_ns: u64, tid: u32, comm: &str, dur_ns: u64) -> Wait {
             comm: Some("writer".into()),
         }),
         syscall: Some("futex".into()),
+        stack: None,
         at_least: false,
         end_unseen: false,
     }
@@ -136,6 +138,7 @@ pub(super) fn totals(at_ns: u64, addr: u64, name: Option<&str>, waits: u64) -> L
                 count: 1,
             },
         ],
+        callers: Vec::new(),
     }
 }
 

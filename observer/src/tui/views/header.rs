@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use super::{counted, whole_seconds};
 use crate::{
-    event::{Filters, Reason},
+    event::{Filters, Reason, Step},
     model::Model,
     time::human,
     tui::{
@@ -81,6 +81,15 @@ fn segments(state: &State, model: &Model, glyphs: Glyphs) -> Vec<Segment> {
     segments.extend(calm);
     segments.extend(forgotten(model));
     segments.push(Segment::new(cost(model), Tone::Normal));
+    if let Some(step) = model.budget().filter(|step| step.step != Step::Full) {
+        let text = format!(
+            "budget: {} (used {:.1}% of {}%)",
+            step.step.name().replace('_', " "),
+            step.overhead_percent,
+            step.limit_percent
+        );
+        segments.push(Segment::new(text, Tone::Strong));
+    }
     if let Some(meta) = model.meta() {
         let missing = meta.capture.missing.len();
         if missing > 0 {

@@ -1,0 +1,154 @@
+//! Names for the addresses of stacks: user code by blazesym, kernel code by the kernel's own table.
+
+use std::{collections::HashMap, sync::Arc};
+
+use blazesym::{
+    Pid,
+    symbolize::{
+        Input, Symbolizer,
+        source::{Process, Source},
+    },
+};
+
+use super::kallsyms::Kallsyms;
+use crate::event::{Addr, Frame};
+
+/// Stacks whose frames are kept; beyond it the cache starts anew.
+const MAX_STACKS: usize = 8_192;
+
+/// Names addresses, and remembers stacks.
+#[derive(Debug)]
+pub struct Symbols {
+    user: Symbolizer,
+    kernel: Option<Kallsyms>,
+    stacks: HashMap<(u32, u32), Arc<[Frame]>>,
+}
+
+impl Default for Symbols {
+    fn default() -> Self {
+        Symbols {
+            // Source lines would have each program's debug information parsed and kept in memory.
+            user: Symbolizer::builder()
+                .enable_code_info(false)
+                .enable_inlined_fns(false)
+                .build(),
+            kernel: None,
+            stacks: HashMap::new(),
+        }
+    }
+}
+
+impl Symbols {
+    /// The kernel's table, read when it is first asked for.
+    pub fn kernel(&mut self) -> &Kallsyms {
+        self.kernel.get_or_insert_with(Kallsyms::load)
+    }
+
+    /// Frames of the stack `id` of process `pid` (0: of the kernel), whose addresses `addresses` gives
+    /// when they are not known yet.
+    pub fn frames(
+        &mut self,
+        pid: u32,
+        id: u32,
+        addresses: impl FnOnce() -> Vec<u64>,
+    ) -> Arc<[Frame]> {
+        if let Some(frames) = self.stacks.get(&(pid, id)) {
+            return Arc::clone(frames);
+        }
+        let addresses = addresses();
+        let frames: Arc<[Frame]> = if pid == 0 {
+            self.kernel_frames(&addresses).into()
+        } else {
+            self.user_frames(pid, &addresses).into()
+        };
+        if self.stacks.len() >= MAX_STACKS {
+            self.stacks.clear();
+        }
+        self.stacks.insert((pid, id), Arc::clone(&frames));
+        frames
+    }
+
+    /// From the call of the scheduler on outwards: what is further in is this program's own doing.
+    fn kernel_frames(&mut self, addresses: &[u64]) -> Vec<Frame> {
+        let kernel = self.kernel();
+        let all: Vec<Frame> = addresses
+            .iter()
+            .map(|&ip| {
+                let function = kernel.function(ip);
+                Frame {
+                    addr: Addr(ip),
+                    name: function.map(|(name, _)| name.into()),
+                    offset: function.map(|(_, offset)| offset),
+                    ..Frame::default()
+                }
+            })
+            .collect();
+        let named = |frame: &Frame, what: &str| frame.name.as_deref() == Some(what);
+        let skip = all
+            .iter()
+            .rposition(|frame| named(frame, "__schedule") || named(frame, "schedule"))
+            .unwrap_or(0);
+        all[skip..].to_vec()
+    }
+
+    fn user_frames(&self, pid: u32, addresses: &[u64]) -> Vec<Frame> {
+        let mut process = Process::new(Pid::from(pid));
+        // Maps that a run-time compiler leaves behind are another user's claim, and one that is malformed
+        // would spoil the whole stack.
+        process.perf_map = false;
+        let found = self
+            .user
+            .symbolize(&Source::Process(process), Input::AbsAddr(addresses));
+        let mut found = found.map(Vec::into_iter).unwrap_or_default();
+        addresses
+            .iter()
+            .map(|&ip| {
+                let mut frame = Frame {
+                    addr: Addr(ip),
+                    ..Frame::default()
+                };
+                if let Some(symbol) = found.next().as_ref().and_then(|found| found.as_sym()) {
+                    frame.name = Some(symbol.name.as_ref().into());
+                    frame.offset = Some(symbol.offset as u64);
+                    frame.module = symbol
+                        .module
+                        .as_ref()
+                        .map(|path| path.to_string_lossy().as_ref().into());
+                }
+                frame
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_functions_have_names_and_what_is_not_code_has_none() {
+        let mut symbols = Symbols::default();
+        let here = own_functions_have_names_and_what_is_not_code_has_none as fn() as usize as u64;
+        let frames = symbols.frames(std::process::id(), 1, || vec![here, 0x10]);
+        assert!(
+            frames[0]
+                .name
+                .as_deref()
+                .is_some_and(|name| name.contains("own_functions_have_names")),
+            "{frames:?}"
+        );
+        assert_eq!(frames[1].name, None);
+        // Known from now on.
+        let again = symbols.frames(std::process::id(), 1, || unreachable!());
+        assert_eq!(again.len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_leaves_addresses() {
+        let frames = Symbols::default().frames(u32::MAX / 2, 1, || vec![0x1000]);
+        assert_eq!(
+            (frames[0].addr, frames[0].name.as_ref()),
+            (Addr(0x1000), None)
+        );
+    }
+}
