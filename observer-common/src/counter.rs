@@ -19,13 +19,15 @@ pub const WAITV_READ: u32 = 5;
 pub const CLOCK_BACKWARDS: u32 = 6;
 /// A kernel lock was waited for inside the wait for another: it was not counted.
 pub const KLOCK_NESTED: u32 = 7;
-/// A stack could not be taken or kept.
-pub const STACK: u32 = 8;
+/// A stack could not be taken or kept: no loss, only a wait without its stack.
+pub const STACKS_SKIPPED: u32 = 8;
+/// The totals of a task were given up, because another one took its entry in the table.
+pub const TASK_TAKEN_OVER: u32 = 9;
 /// Number of counters.
 pub const COUNT: usize = 16;
 
 /// Name of each counter, as in `loss` events.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "ring_full",
     "task_collision",
     "locks_full",
@@ -34,5 +36,6 @@ pub const NAMES: [&str; 9] = [
     "waitv_read",
     "clock_backwards",
     "kernel_lock_nested",
-    "stack",
+    "stacks_skipped",
+    "task_taken_over",
 ];

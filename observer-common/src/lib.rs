@@ -72,8 +72,6 @@ pub struct TaskSlot {
     pub nr: i32,
     /// Second argument of the system call: the futex operation with its flags.
     pub op: u32,
-    /// Third argument of the system call: the value a futex waiter expects.
-    pub val: u32,
     /// The task that made this one runnable; 0: none seen, or an interrupt on an idle CPU.
     pub waker_tid: u32,
     /// Process of the waker.
@@ -88,18 +86,20 @@ pub struct TaskSlot {
     pub state: u8,
     /// One of [`outcome`]; meaningful in a [`WaitRecord`] only.
     pub outcome: u8,
+    /// Zero.
+    pub pad0: u32,
     /// Index of the lock's statistics that this task used last, plus one; 0: none.
     pub stat: u32,
-    /// Address of the open file that the task waited on last; 0: none.
-    pub file: u64,
+    /// Signals that were noted for the task when it was made runnable, a bit each.
+    pub signals: u64,
     /// The kernel's lock that the task waits for; 0: none.
     pub klock: u64,
     /// Since when.
     pub klock_ns: u64,
     /// Bits of [`klock`].
     pub klock_flags: u32,
-    /// [`kind`] of the file.
-    pub file_kind: u32,
+    /// Zero.
+    pub pad: u32,
     /// Identifier of the user stack this wait began with, plus one; 0: not taken.
     pub user_stack: u32,
     /// The same of the kernel stack.
@@ -231,8 +231,8 @@ pub struct LockStat {
     pub interrupted: u32,
     /// Futex operation of the latest wait.
     pub op: u32,
-    /// The task that ended a wait for this lock last.
-    pub last_waker: u32,
+    /// Zero.
+    pub pad0: u32,
     /// When that was.
     pub last_ns: u64,
     /// The identity, so that an entry is told from a recycled one.

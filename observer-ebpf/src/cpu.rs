@@ -30,6 +30,8 @@ struct Cpu {
     stacks_until_ns: u64,
     /// Short waits that ended here, for sampling.
     waits: u64,
+    /// 1: the programs are inside an operation of a map that takes locks of its own.
+    busy: u64,
 }
 
 #[map]
@@ -122,4 +124,22 @@ pub(crate) fn weight() -> u64 {
             0
         }
     }
+}
+
+/// Brackets an operation of a map that takes a lock inside the kernel: if that lock is contended, the
+/// kernel tells the programs of [`crate::klock`] so, and they must not touch the map again.
+#[inline(always)]
+pub(crate) fn set_busy(busy: bool) {
+    if let Some(cpu) = CPU.get_ptr_mut(0) {
+        // SAFETY: a pointer to this CPU's entry.
+        unsafe { core::ptr::write_volatile(&raw mut (*cpu).busy, u64::from(busy)) };
+    }
+}
+
+/// See [`set_busy`].
+#[inline(always)]
+pub(crate) fn is_busy() -> bool {
+    CPU.get_ptr_mut(0)
+        // SAFETY: a pointer to this CPU's entry.
+        .is_some_and(|cpu| unsafe { core::ptr::read_volatile(&raw const (*cpu).busy) } != 0)
 }

@@ -4,10 +4,7 @@
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use observer_common::{ABSENT, kind};
 
-use crate::{
-    settings,
-    task::{Entry, Task},
-};
+use crate::{settings, task::Task};
 
 /// File types of an inode's mode (include/uapi/linux/stat.h).
 const S_IFMT: u16 = 0o170_000;
@@ -16,21 +13,13 @@ const S_IFIFO: u16 = 0o010_000;
 /// Inodes without a type are those of event, timer and signal descriptors and the like.
 const NO_TYPE: u16 = 0;
 
-/// Kind of a wait on descriptor `fd` of `task`; [`kind::FILE`] where it cannot be told. The task's
-/// latest answer is kept: most tasks read from the same file again and again.
+/// Kind of a wait on descriptor `fd` of `task`; [`kind::FILE`] where it cannot be told. Looked up each
+/// time: the kernel gives the memory of a closed file to the next one that is opened.
 #[inline(always)]
-pub(crate) fn kind(task: Task, entry: &Entry, fd: u64) -> u8 {
-    let Some(file) = open_file(task, fd) else {
-        return kind::FILE;
-    };
-    let slot = entry.slot;
-    // SAFETY: `slot` is a map entry of the task that leaves the CPU.
-    unsafe {
-        if (*slot).file != file {
-            (*slot).file_kind = u32::from(look(file));
-            (*slot).file = file;
-        }
-        (*slot).file_kind as u8
+pub(crate) fn kind(task: Task, fd: u64) -> u8 {
+    match open_file(task, fd) {
+        Some(file) => look(file),
+        None => kind::FILE,
     }
 }
 

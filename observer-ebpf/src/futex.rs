@@ -85,7 +85,6 @@ fn arm(call: &Call) -> Result<(), u32> {
         flags: 0,
         addr: call.args[0],
         op: call.args[1] as u32,
-        val: call.args[2] as u32,
     };
     let result = read_arguments(&entry, call, &mut purpose);
     // SAFETY: `slot` and `head` are map entries of the task that runs here.
@@ -95,7 +94,6 @@ fn arm(call: &Call) -> Result<(), u32> {
         (*entry.slot).kind = purpose.kind;
         (*entry.slot).addr = purpose.addr;
         (*entry.slot).op = purpose.op;
-        (*entry.slot).val = purpose.val;
         (*entry.slot).flags =
             purpose.flags | flag::BY_SYSCALL | ((*entry.slot).flags & flag::AFTER_LONG);
         (*entry.slot).wake_ns = 0;
@@ -115,7 +113,6 @@ pub(crate) fn armed(entry: &Entry) -> Purpose {
             flags: (*slot).flags & !flag::RAN,
             addr: (*slot).addr,
             op: (*slot).op,
-            val: (*slot).val,
         }
     }
 }
@@ -152,7 +149,6 @@ fn read_arguments(entry: &Entry, call: &Call, purpose: &mut Purpose) -> Result<(
         // futex_wait(uaddr, val, mask, flags, timeout, clockid)
         syscall::FUTEX_WAIT => {
             purpose.kind = kind::FUTEX;
-            purpose.val = call.args[1] as u32;
             purpose.op = call.args[3] as u32 & futex_op::PRIVATE;
             call.args[4] != 0
         }
@@ -164,7 +160,6 @@ fn read_arguments(entry: &Entry, call: &Call, purpose: &mut Purpose) -> Result<(
             unsafe {
                 purpose.addr = (*vector).futexes[0].uaddr;
                 purpose.op = (*vector).futexes[0].flags & futex_op::PRIVATE;
-                purpose.val = (*vector).futexes[0].val as u32;
             }
             call.args[3] != 0
         }
@@ -204,7 +199,12 @@ fn read_vector(entry: &Entry, call: &Call) -> Result<*const WaitVector, u32> {
         reason = "by value it would be copied to the program's stack, where it has no room"
     )]
     // SAFETY: `head` is a map entry; the scratch entry is initialised as a whole by the map.
-    let kept = unsafe { maps::VECTORS.insert((*entry.head).tid, &*scratch, 0) };
+    let kept = unsafe {
+        cpu::set_busy(true);
+        let kept = maps::VECTORS.insert((*entry.head).tid, &*scratch, 0);
+        cpu::set_busy(false);
+        kept
+    };
     match kept {
         Ok(()) => Ok(scratch),
         Err(_) => Err(counter::WAITV_READ),
@@ -239,6 +239,7 @@ fn leave(ret: i64) -> Result<(), u32> {
     let now = cpu::clock_ns();
     let result = if entry.start_ns() == 0 || (ret == EAGAIN && !requeue_pi) {
         // It never slept on the futex, or the value had changed before it could: no wait.
+        let _ = maps::VECTORS.remove(tid);
         // SAFETY: as above.
         unsafe { (*entry.head).start_ns = 0 };
         Ok(())

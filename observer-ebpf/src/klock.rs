@@ -20,6 +20,9 @@ use crate::{
 /// Contexts that can spin on one CPU at the same time: task, soft interrupt, interrupt, NMI.
 const NESTED: usize = 4;
 
+/// Nobody spins for this long.
+const STALE_NS: u64 = 1_000_000_000;
+
 #[repr(C)]
 struct Spin {
     /// Address of the lock; 0: unused.
@@ -51,6 +54,9 @@ fn observed() -> Result<Option<Entry>, u32> {
 
 #[btf_tracepoint(function = "contention_begin")]
 pub(crate) fn contention_begin(ctx: BtfTracePointContext) -> i32 {
+    if cpu::is_busy() {
+        return 0;
+    }
     let lock = ctx.arg::<u64>(0);
     let flags = ctx.arg::<u64>(1) as u32;
     if let Err(cause) = begin(lock, flags) {
@@ -66,13 +72,17 @@ fn begin(lock: u64, flags: u32) -> Result<(), u32> {
     };
     if only_spins(flags) {
         let spins = SPINS.get_ptr_mut(0).ok_or(counter::KLOCK_NESTED)?;
+        let now = cpu::clock_ns();
         let mut i = 0;
         while i < NESTED {
             // SAFETY: a pointer to this CPU's array, and an index within it.
             unsafe {
                 let spin = &raw mut (*spins)[i];
-                if (*spin).lock == 0 {
-                    (*spin).since_ns = cpu::clock_ns();
+                // An end may be missed, when it comes inside these programs: what is left of it is
+                // overwritten.
+                let stale = (*spin).lock == lock || now.saturating_sub((*spin).since_ns) > STALE_NS;
+                if (*spin).lock == 0 || stale {
+                    (*spin).since_ns = now;
                     (*spin).flags = u64::from(flags);
                     (*spin).lock = lock;
                     return Ok(());
@@ -85,11 +95,9 @@ fn begin(lock: u64, flags: u32) -> Result<(), u32> {
     // SAFETY: `slot` is a map entry of the running task.
     unsafe {
         let slot = entry.slot;
-        if (*slot).klock != 0 && (*slot).klock != lock {
-            return Err(counter::KLOCK_NESTED);
-        }
-        // The same lock again: after spinning in vain the task is about to sleep.
-        if (*slot).klock == 0 {
+        // A task cannot wait for two: of another lock the end was missed. The same lock again: after
+        // spinning in vain the task is about to sleep.
+        if (*slot).klock != lock {
             (*slot).klock_ns = cpu::clock_ns();
         }
         (*slot).klock = lock;
@@ -100,6 +108,9 @@ fn begin(lock: u64, flags: u32) -> Result<(), u32> {
 
 #[btf_tracepoint(function = "contention_end")]
 pub(crate) fn contention_end(ctx: BtfTracePointContext) -> i32 {
+    if cpu::is_busy() {
+        return 0;
+    }
     let lock = ctx.arg::<u64>(0);
     let Some((since_ns, flags)) = waited(lock) else {
         return 0;
@@ -115,7 +126,6 @@ pub(crate) fn contention_end(ctx: BtfTracePointContext) -> i32 {
         now,
         op: flags,
         outcome: 0,
-        waker: 0,
     };
     if let Err(cause) = stats::add_kernel_lock_wait(&ctx, &key, &counted) {
         maps::lose(cause);

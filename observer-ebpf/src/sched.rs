@@ -1,7 +1,7 @@
 //! Scheduler hooks: a task sleeps, is made runnable, runs again, ends.
 //!
-//! BTF tracepoints `sched_switch` (preempt, prev, next and, from 5.18 on, prev_state), `sched_waking`
-//! (task) and `sched_process_exit` (task).
+//! BTF tracepoints `sched_switch` (preempt, prev, next and, from 5.18 on, prev_state) and `sched_waking`
+//! (task).
 
 use aya_ebpf::{
     macros::btf_tracepoint,
@@ -16,6 +16,8 @@ use crate::{
     wait::{self, Purpose},
 };
 
+/// `TASK_DEAD`: the last switch of a task that has ended.
+const TASK_DEAD: u32 = 0x80;
 /// `BPF_F_USER_STACK`, and `BPF_F_FAST_STACK_CMP`: equal hashes are taken for equal stacks.
 const USER_STACK: u64 = 256;
 const FAST_STACK_CMP: u64 = 512;
@@ -33,7 +35,9 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     };
     let mut now = 0;
     // A task that was preempted on its way to sleep is still runnable, whatever its state says.
-    if state & SLEEPING != 0 && ctx.arg::<u64>(0) & 1 == 0 {
+    if state & TASK_DEAD != 0 {
+        ends(prev);
+    } else if state & SLEEPING != 0 && ctx.arg::<u64>(0) & 1 == 0 {
         report(&ctx, sleeps(&ctx, prev, state, &mut now));
     } else {
         report(&ctx, queues(prev));
@@ -88,12 +92,14 @@ fn take_stacks(ctx: &BtfTracePointContext, entry: &Entry, now: u64) -> Result<()
         if !cpu::take_stack(now, (*slot).flags & flag::AFTER_LONG != 0) {
             return Ok(());
         }
+        cpu::set_busy(true);
         let user = ctx.get_stackid(&maps::STACKS, USER_STACK | FAST_STACK_CMP);
         let kernel = ctx.get_stackid(&maps::STACKS, FAST_STACK_CMP);
+        cpu::set_busy(false);
         (*slot).user_stack = user.map_or(0, |id| id as u32 + 1);
         (*slot).kernel_stack = kernel.map_or(0, |id| id as u32 + 1);
         if user.is_err() || kernel.is_err() {
-            return Err(counter::STACK);
+            return Err(counter::STACKS_SKIPPED);
         }
     }
     Ok(())
@@ -103,14 +109,26 @@ fn take_stacks(ctx: &BtfTracePointContext, entry: &Entry, now: u64) -> Result<()
 #[inline(always)]
 fn queues(task: Task) -> Result<(), u32> {
     let tid = task.tid();
-    if tid == 0 || Entry::find(tid).is_some() {
+    if let Some(entry) = Entry::find(tid) {
+        if Task::has_run_delay() && entry.start_ns() == 0 {
+            // SAFETY: `slot` is a map entry of the task that leaves the CPU.
+            unsafe { (*entry.slot).run_delay_ns = task.run_delay() };
+        }
+        return Ok(());
+    }
+    if tid == 0 {
         return Ok(());
     }
     let tgid = task.tgid();
     if task.is_kernel_thread() || !filter::passes(tgid) {
         return Ok(());
     }
-    Entry::claim(tid, tgid).map(drop)
+    let entry = Entry::claim(tid, tgid)?;
+    if Task::has_run_delay() {
+        // SAFETY: as above.
+        unsafe { (*entry.slot).run_delay_ns = task.run_delay() };
+    }
+    Ok(())
 }
 
 /// What a task that sleeps in `call` waits for. `running`: the task's memory can be read, because it
@@ -136,8 +154,12 @@ pub(crate) fn purpose(
         flags: 0,
         addr: call.args[0],
         op: call.args[1] as u32,
-        val: call.args[2] as u32,
     };
+    if call.ip == 0 && call.nr >= 0 {
+        // A thread that the kernel made for the program: its registers are a copy of its creator's.
+        purpose.nr = NR_NONE;
+        return purpose;
+    }
     if call.compat {
         purpose.flags = flag::COMPAT;
         return purpose;
@@ -168,7 +190,7 @@ pub(crate) fn purpose(
         purpose.kind = KINDS[nr as usize & (syscall::MAX - 1)];
     }
     if purpose.kind == kind::FILE {
-        purpose.kind = file::kind(task, entry, purpose.addr);
+        purpose.kind = file::kind(task, purpose.addr);
     }
     purpose
 }
@@ -204,13 +226,14 @@ fn runs(task: Task, now: u64) -> Result<(), u32> {
             return resumed;
         }
     }
-    let how = wait::outcome_of(entry.slot, task.signal_pending());
+    let how = wait::outcome_of(entry.slot);
     resumed.and(wait::end(&entry, how, -1, now))
 }
 
 #[btf_tracepoint(function = "sched_waking")]
 pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-    let Some(entry) = Entry::find(Task::arg(&ctx, 0).tid()) else {
+    let task = Task::arg(&ctx, 0);
+    let Some(entry) = Entry::find(task.tid()) else {
         return 0;
     };
     let (tid, tgid) = current();
@@ -225,6 +248,9 @@ pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         };
         (*slot).waker_tid = tid;
         (*slot).waker_tgid = tgid;
+        // A signal is noted before it wakes its receiver, and nobody sleeps interruptibly with one noted:
+        // at this moment, and only now, it tells whether the signal is the reason.
+        (*slot).signals = task.pending_signals();
         // Only a wait with a time limit leaves open how it ended.
         (*slot).waker_nr = if (*slot).flags & flag::TIMED != 0 {
             call::current_wake(slot)
@@ -252,17 +278,18 @@ fn note_time(entry: &Entry) -> bool {
     start_ns == 0 || ran || cpu::last_switch_ns().saturating_sub(start_ns) >= WORTH_NS
 }
 
-#[btf_tracepoint(function = "sched_process_exit")]
-pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    let tid = Task::arg(&ctx, 0).tid();
+/// A task leaves the CPU for good: its totals are final.
+#[inline(always)]
+fn ends(task: Task) {
+    let tid = task.tid();
     if let Some(entry) = Entry::find(tid) {
-        // SAFETY: `head` is a map entry; the task that ends is the one that runs here.
+        // SAFETY: `head` is a map entry of the task that runs here.
         unsafe {
             (*entry.head).start_ns = 0;
             (*entry.head).tid = tid | TID_ENDED;
         }
+        let _ = maps::VECTORS.remove(tid);
     }
-    0
 }
 
 /// Is this a futex operation that waits, of this call?

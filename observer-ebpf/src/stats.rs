@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, flag, kind, outcome};
 
-use crate::{maps, settings, task::Entry};
+use crate::{cpu, maps, settings, task::Entry};
 
 /// Adds to a counter; atomically only where CPUs share it. The compiler knows no atomic addition for
 /// this target, so it is written out: the one such instruction that kernels from 5.10 on know.
@@ -47,15 +47,18 @@ fn index_of(key: &LockKey) -> Result<u32, u32> {
     if let Some(index) = known(key) {
         return Ok(index);
     }
-    let Ok(Some(index)) = maps::FREE.pop() else {
-        return Err(counter::LOCKS_FULL);
+    cpu::set_busy(true);
+    let index = match maps::FREE.pop() {
+        // BPF_NOEXIST: of two CPUs that see a new lock at the same time one wins.
+        Ok(Some(index)) if maps::LOCKS.insert(key, index, 1).is_ok() => Ok(index),
+        Ok(Some(index)) => {
+            let _ = maps::FREE.push(index, 0);
+            known(key).ok_or(counter::LOCK_INSERT)
+        }
+        _ => Err(counter::LOCKS_FULL),
     };
-    // BPF_NOEXIST: of two CPUs that see a new lock at the same time one wins.
-    if maps::LOCKS.insert(key, index, 1).is_ok() {
-        return Ok(index);
-    }
-    let _ = maps::FREE.push(index, 0);
-    known(key).ok_or(counter::LOCK_INSERT)
+    cpu::set_busy(false);
+    index
 }
 
 /// A lock's totals: by the index the task used last (`cached`, plus one), else by key.
@@ -92,7 +95,6 @@ pub(crate) struct Counted {
     pub(crate) now: u64,
     pub(crate) op: u32,
     pub(crate) outcome: u8,
-    pub(crate) waker: u32,
 }
 
 #[inline(always)]
@@ -110,9 +112,6 @@ unsafe fn count(stat: *mut LockStat, wait: &Counted, times: u64) {
             _ => {}
         }
         (*stat).op = wait.op;
-        if wait.waker != 0 {
-            (*stat).last_waker = wait.waker;
-        }
         (*stat).last_ns = wait.now;
         let bucket = bucket(wait.dur_ns) as usize & (observer_common::BUCKETS - 1);
         add32(&raw mut (*stat).histogram[bucket], times as u32);
@@ -140,7 +139,6 @@ pub(crate) unsafe fn add_lock_wait(
             now,
             op: (*slot).op,
             outcome: (*slot).outcome,
-            waker: (*slot).waker_tid,
         };
         count(stat, &wait, times);
     }
@@ -160,9 +158,11 @@ pub(crate) fn add_kernel_lock_wait(
     unsafe {
         let stat = find(&mut cached, key)?;
         if (*stat).count == 0 {
+            cpu::set_busy(true);
             (*stat).stack = ctx
                 .get_stackid(&maps::STACKS, 0)
                 .map_or(0, |id| id as u32 + 1);
+            cpu::set_busy(false);
         }
         count(stat, wait, 1);
     }

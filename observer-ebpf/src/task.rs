@@ -67,18 +67,19 @@ impl Task {
         self.load::<u32>(settings::off_flags()) & PF_KTHREAD != 0
     }
 
-    /// Is a signal waiting to be delivered, to the thread or to its process? From the sets of pending
-    /// signals: the thread's flag for it has another bit from one kernel to the next.
+    /// Signals noted for the thread or its process and not blocked, a bit each (signal `n` is bit
+    /// `n - 1`). From the sets of pending signals: the thread's flag has another bit from one kernel to
+    /// the next.
     #[inline(always)]
-    pub(crate) fn signal_pending(self) -> bool {
+    pub(crate) fn pending_signals(self) -> u64 {
         if settings::off_pending() == ABSENT {
-            return false;
+            return 0;
         }
         let process = self.follow(settings::off_signal());
         let own = self.address(settings::off_pending());
         let shared = process.address(settings::off_shared_pending());
         let blocked = self.address(settings::off_blocked());
-        (own | shared) & !blocked != 0
+        (own | shared) & !blocked
     }
 
     /// The clock of the run queue that the task belongs to.
@@ -156,15 +157,20 @@ impl Entry {
         // SAFETY: pointers to map entries, checked above; the index is the task's alone from here on.
         unsafe {
             if (*head).tid != tid {
-                if (*head).start_ns != 0 && (*head).tid & TID_ENDED == 0 {
-                    return Err(counter::TASK_COLLISION);
+                if (*head).tid & TID_ENDED == 0 && (*head).tid != 0 {
+                    if (*head).start_ns != 0 {
+                        return Err(counter::TASK_COLLISION);
+                    }
+                    maps::lose(counter::TASK_TAKEN_OVER);
                 }
                 write_volatile(&raw mut (*head).start_ns, 0);
                 (*head).tid = tid;
                 (*slot).flags = 0;
                 (*slot).nr = 0;
                 (*slot).stat = 0;
-                (*slot).file = 0;
+                (*slot).signals = 0;
+                (*slot).user_stack = 0;
+                (*slot).kernel_stack = 0;
                 (*slot).klock = 0;
                 (*slot).wake_ns = 0;
                 reset_stats(index, tid, tgid);

@@ -18,6 +18,8 @@ const NO_WAKEUP: u64 = 1;
 /// sleeper is on its way off its own. Older wake-ups belong to an earlier sleep.
 const EARLY_WAKE_NS: u64 = 20_000;
 
+/// `SIGCHLD` (17) in a set of signals.
+const SIGCHLD: u64 = 1 << 16;
 /// Readings of the clock on two CPUs may be this far apart.
 const CLOCK_TOLERANCE_NS: u64 = 1_000_000;
 
@@ -29,7 +31,6 @@ pub(crate) struct Purpose {
     pub(crate) flags: u8,
     pub(crate) addr: u64,
     pub(crate) op: u32,
-    pub(crate) val: u32,
 }
 
 /// Kind of a waiting futex operation.
@@ -61,6 +62,7 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
             (*slot).wake_ns = 0;
             (*slot).waker_tid = 0;
             (*slot).waker_nr = NR_UNSURE;
+            (*slot).signals = 0;
         }
         if Task::has_run_delay() {
             (*slot).run_delay_ns = task.run_delay();
@@ -75,7 +77,6 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
         (*slot).kind = purpose.kind;
         (*slot).addr = purpose.addr;
         (*slot).op = purpose.op;
-        (*slot).val = purpose.val;
         (*slot).blocked_ns = 0;
         (*slot).runqueue_ns = 0;
         write_volatile(&raw mut (*slot).start_ns, now);
@@ -242,12 +243,13 @@ pub(crate) fn queued(task: Task, entry: &Entry, now: u64) -> Result<(), u32> {
     if !Task::has_run_delay() {
         return Ok(());
     }
-    let since = task.last_queued();
-    let clock = task.rq_clock();
-    if since == 0 || clock < since {
+    // SAFETY: `slot` is a map entry.
+    let dur_ns = queued_ns(task, unsafe { (*entry.slot).run_delay_ns });
+    // SAFETY: as above; the next stay begins here, should the switch away not be seen.
+    unsafe { (*entry.slot).run_delay_ns += dur_ns };
+    if dur_ns == 0 {
         return Ok(());
     }
-    let dur_ns = clock - since;
     stats::add_queued(entry, dur_ns);
     if dur_ns < threshold() {
         return Ok(());
@@ -307,13 +309,21 @@ unsafe fn copy_vector(
 
 /// How a wait ended, where no return code tells: from who woke the task, and how.
 #[inline(always)]
-pub(crate) fn outcome_of(slot: *const TaskSlot, signal: bool) -> u8 {
+pub(crate) fn outcome_of(slot: *const TaskSlot) -> u8 {
     // SAFETY: `slot` points to a map entry.
     let (nr, kind, waker_nr, flags) =
         unsafe { ((*slot).nr, (*slot).kind, (*slot).waker_nr, (*slot).flags) };
     // SAFETY: as above.
-    let uninterruptible = unsafe { (*slot).state } & 1 == 0;
-    let futex = is_futex_call(nr) && kind != kind::OTHER;
+    let (state, signals) = unsafe { ((*slot).state, (*slot).signals) };
+    let uninterruptible = state & 1 == 0;
+    // The end of a child is told by a signal as well, which is not what ends the wait for it.
+    let others = if kind == kind::CHILD {
+        !SIGCHLD
+    } else {
+        u64::MAX
+    };
+    let signal = signals & others != 0 && !uninterruptible;
+    let futex = is_futex_call(nr) && matches!(kind, kind::FUTEX | kind::LOCK | kind::CONDVAR);
     let timed = flags & flag::TIMED != 0;
     // By a call that wakes this futex: that is how, even when a signal came as well.
     if futex && timed && waker_nr >= 0 {

@@ -509,6 +509,9 @@ pub struct LockTotals {
     /// Where it is waited for from, the most frequent of the sampled stacks first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub callers: Vec<Caller>,
+    /// True once short waits were sampled to keep to the overhead budget: the totals are estimates.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub estimated: bool,
 }
 
 /// Totals of one task since the start of the run.
@@ -525,6 +528,9 @@ pub struct TaskTotals {
     /// Waits for a CPU, from runnable to running.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub runqueue: Option<WaitTotals>,
+    /// True once short waits were sampled to keep to the overhead budget: the totals are estimates.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub estimated: bool,
 }
 
 /// What was lost since the start, by cause; causes that are zero are listed too.
@@ -608,6 +614,9 @@ pub struct End {
     pub waits: u64,
     /// Their durations' sum.
     pub total_ns: u64,
+    /// True once short waits were sampled to keep to the overhead budget: the totals are estimates.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub estimated: bool,
     /// What observing cost.
     #[serde(flatten)]
     pub cost: Cost,

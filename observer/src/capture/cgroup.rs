@@ -27,6 +27,8 @@ pub(super) fn identify(name: &str) -> Result<(u64, u32)> {
     } else {
         root.join(name.trim_start_matches('/'))
     };
+    // `..` and links would falsify the depth.
+    let path = fs::canonicalize(&path).unwrap_or(path);
     let metadata = fs::metadata(&path).with_context(|| {
         format!(
             "--cgroup {name}: no control group at {} (only version 2 groups can be filtered by)",

@@ -168,9 +168,9 @@ fn privileges(host: &Host) -> Vec<Check> {
 
 fn types(btf: &Btf) -> Vec<Check> {
     let mut checks = Vec::new();
-    for name in ["sched_switch", "sched_waking", "sched_process_exit"] {
+    for name in ["sched_switch", "sched_waking"] {
         checks.push(match btf.tracepoint_args(name) {
-            Some(args) => ok(&format!("tracepoint {name}"), format!("{args} arguments")),
+            Some(args) => ok(&format!("tracepoint {name}"), format!("passes {args}")),
             None => missing(
                 &format!("tracepoint {name}"),
                 "not in the kernel's types",
@@ -180,11 +180,11 @@ fn types(btf: &Btf) -> Vec<Check> {
     }
     checks.push(match btf.tracepoint_args("contention_begin") {
         Some(_) => ok(
-            "tracepoint contention_begin",
+            "tracepoints contention_begin and contention_end",
             "locks inside the kernel are seen",
         ),
         None => degraded(
-            "tracepoint contention_begin",
+            "tracepoints contention_begin and contention_end",
             "not in this kernel: locks inside the kernel are not seen",
             "the tracepoint is there from Linux 5.19 on",
         ),
@@ -219,9 +219,13 @@ fn tracing(host: &Host) -> Vec<Check> {
     };
     let mut checks = vec![ok("tracing file system", root.display().to_string())];
     for call in ["futex", "futex_wait", "futex_waitv"] {
-        let name = format!("tracepoint syscalls/sys_enter_{call}");
+        let both = ["sys_enter_", "sys_exit_"].map(|side| format!("{side}{call}"));
+        let name = format!("tracepoints syscalls/{}", both.join(" and "));
         checks.push(
-            if host.has_tracepoint("syscalls", &format!("sys_enter_{call}")) {
+            if both
+                .iter()
+                .all(|name| host.has_tracepoint("syscalls", name))
+            {
                 ok(&name, "for --futex tracepoint")
             } else {
                 degraded(

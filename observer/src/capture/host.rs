@@ -14,7 +14,7 @@ use super::btf::{self, Btf};
 /// Places where the tracing file system is usually mounted.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// Capabilities that matter here: bit, name, what for.
-pub const CAPABILITIES: [(u32, &str, &str); 5] = [
+pub const CAPABILITIES: [(u32, &str, &str); 6] = [
     (39, "CAP_BPF", "load kernel programs and their tables"),
     (
         38,
@@ -30,6 +30,11 @@ pub const CAPABILITIES: [(u32, &str, &str); 5] = [
         2,
         "CAP_DAC_READ_SEARCH",
         "read tracepoint identifiers in the tracing file system",
+    ),
+    (
+        34,
+        "CAP_SYSLOG",
+        "read the addresses of the kernel's symbols, to name its locks",
     ),
     (
         CAP_SYS_RESOURCE,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use observer_common::{LockKey, TID_ENDED, TaskHead, TaskSlot, flag};
+use observer_common::{LockKey, TID_ENDED, TaskHead, TaskSlot, WOKEN, flag};
 
 use super::{convert, mapped::MappedArray};
 
@@ -12,6 +12,8 @@ struct Reported {
     start_ns: u64,
     /// Age at which it is reported again.
     next_ns: u64,
+    /// When a scan first found it made runnable; 0: none has.
+    woken_ns: u64,
     slot: TaskSlot,
 }
 
@@ -74,8 +76,18 @@ impl InFlight {
                 .get(&slot.tid)
                 .filter(|known| known.start_ns == slot.start_ns);
             let mut next_ns = known.map_or(long_ns, |known| known.next_ns);
+            let mut slot = *slot;
+            let woken_ns = match (known.map_or(0, |known| known.woken_ns), slot.wake_ns) {
+                (_, 0) => 0,
+                (0, _) => now_ns,
+                (earlier, _) => earlier,
+            };
+            // Woken at a time that the kernel programs did not note: since this scan at the latest.
+            if slot.wake_ns == WOKEN {
+                slot.wake_ns = woken_ns;
+            }
             if age_ns >= next_ns {
-                due.push(*slot);
+                due.push(slot);
                 next_ns = age_ns.saturating_mul(2).max(1);
             }
             current.insert(
@@ -83,7 +95,8 @@ impl InFlight {
                 Reported {
                     start_ns: slot.start_ns,
                     next_ns,
-                    slot: *slot,
+                    woken_ns,
+                    slot,
                 },
             );
         }
@@ -170,6 +183,16 @@ mod tests {
         inflight.ended(2, 150);
         inflight.update(&[], 10, 500);
         assert!(inflight.unseen_ends().is_empty());
+    }
+
+    #[test]
+    fn a_wake_up_counts_from_the_first_scan_that_saw_it() {
+        let mut inflight = InFlight::default();
+        assert_eq!(inflight.update(&[slot(1, 1)], 100, 200)[0].wake_ns, 0);
+        let mut woken = slot(1, 1);
+        woken.wake_ns = WOKEN;
+        inflight.update(&[woken], 100, 300);
+        assert_eq!(inflight.update(&[woken], 100, 900)[0].wake_ns, 300);
     }
 
     #[test]

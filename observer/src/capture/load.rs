@@ -79,6 +79,13 @@ pub(super) struct Loaded {
     pub(super) capture: event::Capture,
 }
 
+/// What to attach beside the scheduler's hooks.
+#[derive(Clone, Copy)]
+struct Ways {
+    by_syscall: bool,
+    kernel_locks: bool,
+}
+
 /// Sizes of the tables.
 struct Sizes {
     tasks: u32,
@@ -113,7 +120,7 @@ impl Sizes {
 /// # Errors
 /// [`Unsupported`] where privileges or the kernel do not allow it.
 pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
-    let mut settings = kernel_settings(host)?;
+    let (mut settings, kernel_locks) = kernel_settings(host)?;
     let by_syscall = by_syscall(options, &settings, host)?;
     let sizes = Sizes::new(options, host);
     settings.task_mask = sizes.tasks - 1;
@@ -137,7 +144,11 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
         .flatten();
     let mut missing = Vec::new();
     let btf = aya::Btf::from_sys_fs().map_err(|error| refused(&error.into()))?;
-    let mut attached = attach(&mut ebpf, &btf, by_syscall, &mut missing)?;
+    let ways = Ways {
+        by_syscall,
+        kernel_locks,
+    };
+    let mut attached = attach(&mut ebpf, &btf, ways, &mut missing)?;
     match seed(&mut ebpf, &btf, &settings) {
         Ok(()) => attached.push("iter/task".into()),
         Err(error) => missing.push(Missing {
@@ -167,8 +178,9 @@ fn give_back_memory() {
     }
 }
 
-/// What the kernel's types tell, if the privileges are there to use it.
-fn kernel_settings(host: &Host) -> Result<Settings> {
+/// What the kernel's types tell, if the privileges are there to use it; and whether the kernel tells of
+/// its own locks.
+fn kernel_settings(host: &Host) -> Result<(Settings, bool)> {
     let missing_caps = host.missing_to_load();
     if !missing_caps.is_empty() {
         return Err(Unsupported(format!(
@@ -185,7 +197,8 @@ fn kernel_settings(host: &Host) -> Result<Settings> {
              see `observer doctor`"
         ))
     })?;
-    host::settings_from(&btf).map_err(|error| Unsupported(format!("{error:#}")).into())
+    let settings = host::settings_from(&btf).map_err(|error| Unsupported(format!("{error:#}")))?;
+    Ok((settings, btf.tracepoint_args("contention_begin").is_some()))
 }
 
 /// Takes hold of the tables, now that the programs that use them are loaded.
@@ -309,12 +322,12 @@ fn fill_filters(options: &Options, ebpf: &mut Ebpf) -> Result<()> {
 fn attach(
     ebpf: &mut Ebpf,
     btf: &aya::Btf,
-    by_syscall: bool,
+    ways: Ways,
     missing: &mut Vec<Missing>,
 ) -> Result<Vec<String>> {
     let mut attached = Vec::new();
     // The waker first: a wait that begins must not miss its end.
-    for name in ["sched_process_exit", "sched_waking", "sched_switch"] {
+    for name in ["sched_waking", "sched_switch"] {
         let program: &mut BtfTracePoint = program(ebpf, name)?.try_into()?;
         program
             .load(name, btf)
@@ -324,8 +337,8 @@ fn attach(
             .map_err(|error| refused(&anyhow!(error).context(format!("tracepoint {name}"))))?;
         attached.push(format!("tp_btf/{name}"));
     }
-    attach_kernel_locks(ebpf, btf, &mut attached, missing);
-    if !by_syscall {
+    attach_kernel_locks(ebpf, btf, ways.kernel_locks, &mut attached, missing);
+    if !ways.by_syscall {
         return Ok(attached);
     }
     for (call, required) in FUTEX_CALLS {
@@ -358,9 +371,17 @@ fn attach(
 fn attach_kernel_locks(
     ebpf: &mut Ebpf,
     btf: &aya::Btf,
+    kernel_tells: bool,
     attached: &mut Vec<String>,
     missing: &mut Vec<Missing>,
 ) {
+    if !kernel_tells {
+        missing.push(Missing {
+            feature: "locks inside the kernel".into(),
+            why: "this kernel has no tracepoint contention_begin: Linux 5.19 and later have".into(),
+        });
+        return;
+    }
     // The end first: a wait whose beginning is seen must not miss it.
     for name in ["contention_end", "contention_begin"] {
         let result = program(ebpf, name).and_then(|program| {
@@ -374,12 +395,18 @@ fn attach_kernel_locks(
             Err(error) => {
                 missing.push(Missing {
                     feature: "locks inside the kernel".into(),
-                    why: format!("{error:#}: the tracepoints are there from Linux 5.19 on"),
+                    why: first_line(&error),
                 });
                 return;
             }
         }
     }
+}
+
+/// An error without the verifier's log, which may be long.
+fn first_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Enters the tasks that sleep already.

@@ -36,7 +36,10 @@ use self::{
 };
 use crate::{
     budget::Budget,
-    event::{BudgetStep, CostReport, End, Event, Filters, Loss, Meta, Reason, SCHEMA},
+    event::{
+        BudgetStep, CostReport, End, Event, Filters, LockTotals, Loss, Meta, Reason, SCHEMA,
+        TaskTotals,
+    },
     time::{self, Clock},
 };
 
@@ -163,6 +166,8 @@ pub struct Capture {
     totals: Totals,
     cost: CostMeter,
     budget: Budget,
+    /// Have totals been sampled at any time?
+    estimated: bool,
     callers: Callers,
     targets: Targets,
     start_ns: u64,
@@ -197,8 +202,9 @@ impl Capture {
         Ok(Capture {
             cost: CostMeter::new(&loaded.ebpf, now),
             budget: Budget::new(options.max_overhead),
+            estimated: false,
             callers: Callers::default(),
-            next_totals_ns: now + nanos(options.interval),
+            next_totals_ns: now.saturating_add(nanos(options.interval)),
             options,
             host,
             loaded,
@@ -247,7 +253,8 @@ impl Capture {
         // The scan comes before the ring: each wait that was over by then has its record in there.
         let now = time::mono_ns();
         let due = (now >= self.next_scan_ns).then(|| {
-            let long_ns = self.options.long_wait_ns();
+            let config = self.budget.step().config(self.options.tunables());
+            let long_ns = self.options.long_wait_ns().max(config.min_wait_ns);
             self.next_scan_ns = now + (long_ns / 4).clamp(SCAN_NS.0, SCAN_NS.1);
             self.inflight
                 .scan(&self.loaded.heads, &self.loaded.slots, long_ns, now)
@@ -284,7 +291,7 @@ impl Capture {
             self.keep_to_budget(used_ns, now, out);
         }
         if now >= self.next_totals_ns {
-            self.next_totals_ns = now + nanos(self.options.interval);
+            self.next_totals_ns = now.saturating_add(nanos(self.options.interval));
             self.converter.clock = Clock::now();
             self.report_totals(now, out);
         }
@@ -299,6 +306,7 @@ impl Capture {
             return;
         };
         let config = step.config(self.options.tunables());
+        self.estimated |= config.sample_shift > 0;
         if self.loaded.config.set(0, Tunables(config), 0).is_err() {
             return;
         }
@@ -363,11 +371,22 @@ impl Capture {
             &mut self.converter,
             now,
         );
-        out.extend(locks.into_iter().map(Event::Lock));
+        let estimated = self.estimated;
+        out.extend(locks.into_iter().map(|totals| {
+            Event::Lock(LockTotals {
+                estimated,
+                ..totals
+            })
+        }));
         let tasks = self
             .totals
             .tasks(&loaded.heads, &loaded.task_stats, &mut self.converter, now);
-        out.extend(tasks.into_iter().map(Event::Task));
+        out.extend(tasks.into_iter().map(|totals| {
+            Event::Task(TaskTotals {
+                estimated,
+                ..totals
+            })
+        }));
         self.totals.recycle(
             &mut loaded.lock_stats,
             loaded.stripes,
@@ -410,7 +429,11 @@ impl Capture {
         Loss {
             time: self.converter.clock.wall(now),
             mono_ns: now,
-            total: counters.values().sum(),
+            total: counters
+                .iter()
+                .filter(|(cause, _)| *cause != "stacks_skipped")
+                .map(|(_, count)| count)
+                .sum(),
             counters,
         }
     }
@@ -442,6 +465,7 @@ impl Capture {
             events: self.events,
             waits: self.totals.waits,
             total_ns: self.totals.total_ns,
+            estimated: self.estimated,
             cost: self.cost.read(),
         }));
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::{LockTotals, TaskTotals, WaitTotals},
-    model::histogram::Histogram,
+    histogram::Histogram,
 };
 
 /// Entries that are looked at behind the last one in use: indices are given out lowest first, but two
@@ -84,7 +84,7 @@ pub(super) struct Totals {
     pub(super) waits: u64,
     pub(super) total_ns: u64,
     /// What each task added to the sums.
-    tasks: Vec<(u64, u64)>,
+    tasks: Vec<(u32, u64, u64)>,
     /// Entries taken from their locks, waiting to be given out again: index, time.
     quarantine: Vec<(u32, u64)>,
     pub(super) evicted: u64,
@@ -150,7 +150,7 @@ impl Totals {
         now_ns: u64,
     ) -> Vec<TaskTotals> {
         self.task_waits.resize(heads.len(), 0);
-        self.tasks.resize(heads.len(), (0, 0));
+        self.tasks.resize(heads.len(), (0, 0, 0));
         let mut changed = Vec::new();
         for index in 0..heads.len() {
             let Some(head) = heads.get(index) else { break };
@@ -167,15 +167,15 @@ impl Totals {
                 (waits + kind.waits, kind.total_ns.saturating_add(ns))
             });
             // An entry that another task took over starts from zero: both are in the sums.
-            let old = self.tasks[index];
-            let fresh = sum.0 < old.0;
-            self.waits += if fresh { sum.0 } else { sum.0 - old.0 };
-            self.total_ns += if fresh {
-                sum.1
+            let (tid, waits, total_ns) = self.tasks[index];
+            let old = if tid == stat.tid {
+                (waits, total_ns)
             } else {
-                sum.1.saturating_sub(old.1)
+                (0, 0)
             };
-            self.tasks[index] = sum;
+            self.waits += sum.0.saturating_sub(old.0);
+            self.total_ns += sum.1.saturating_sub(old.1);
+            self.tasks[index] = (stat.tid, sum.0, sum.1);
             changed.push(totals);
         }
         changed
@@ -239,7 +239,7 @@ const EMPTY: LockStat = LockStat {
     timeouts: 0,
     interrupted: 0,
     op: 0,
-    last_waker: 0,
+    pad0: 0,
     last_ns: 0,
     key: LockKey {
         addr: 0,
@@ -292,6 +292,7 @@ fn totals_of(sum: &LockSum, waiters: u32, converter: &mut Converter, now_ns: u64
         waiters_now: waiters,
         histogram: sum.histogram.buckets(),
         callers: Vec::new(),
+        estimated: false,
     }
 }
 
@@ -324,6 +325,7 @@ fn task_totals(stat: &TaskStat, converter: &mut Converter, now_ns: u64) -> TaskT
         task: converter.task(stat.tgid, stat.tid, Some(&stat.comm)),
         kinds: std::collections::BTreeMap::new(),
         runqueue: None,
+        estimated: false,
     };
     for (number, kind) in stat
         .kinds

@@ -31,11 +31,14 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// Beats each `period`; ends after `duration`, if one is given.
-    pub(crate) fn new(period: Duration, duration: Option<Duration>) -> Result<Pulse> {
+    /// Beats each `period`; ends after `duration`, if one is given. `screen`: the terminal is taken.
+    pub(crate) fn new(period: Duration, duration: Option<Duration>, screen: bool) -> Result<Pulse> {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        end_at_second_interrupt()?;
+        // With a screen the first one always gets through, and the terminal must be given back.
+        if !screen {
+            end_at_second_interrupt()?;
+        }
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Pulse {
             ticks,

@@ -7,7 +7,10 @@ mod select;
 mod top;
 mod trace;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +26,7 @@ mod exit {
 /// resource, and for how long this has been so.
 #[derive(Debug, Parser)]
 #[command(name = "observer", version, propagate_version = true)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command: the screen on the live host, as `observer top`.\n\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 insufficient privileges or kernel support."
@@ -68,7 +72,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("observer: {error:#}");
+    // Nobody may be left to read it: that must not end in a panic.
+    let _ = writeln!(io::stderr(), "observer: {error:#}");
     if error.downcast_ref::<Unsupported>().is_some() {
         ExitCode::from(exit::UNSUPPORTED)
     } else {

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 async fn watch(args: &Args) -> Result<()> {
     // Before the screen is taken: an error then stands on the user's own terminal.
     let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
-    let mut pulse = Pulse::new(PERIOD, args.select.duration)?;
+    let mut pulse = Pulse::new(PERIOD, args.select.duration, true)?;
     let mut model = Model::default();
     model.apply(capture.meta());
     let mut ui = Ui::new(tui::Options::from_environment());

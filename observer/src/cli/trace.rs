@@ -66,12 +66,10 @@ enum Sink {
 impl Sink {
     fn new(args: &Args) -> Result<Sink> {
         let out: Box<dyn Write> = match &args.output {
-            Some(path) => Box::new(File::create_new(path).with_context(|| {
-                format!(
-                    "cannot create {}: an existing file is not overwritten",
-                    path.display()
-                )
-            })?),
+            Some(path) => Box::new(
+                File::create_new(path)
+                    .with_context(|| format!("cannot create {}", path.display()))?,
+            ),
             None => Box::new(stdout()),
         };
         let terminal = args.output.is_none() && stdout().is_terminal();
@@ -130,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     runtime()?.block_on(async {
         let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
-        let mut pulse = Pulse::new(PERIOD, args.select.duration)?;
+        let mut pulse = Pulse::new(PERIOD, args.select.duration, false)?;
         // Only now: a run that cannot begin leaves no file behind.
         let mut sink = Sink::new(args)?;
         let mut events = vec![capture.meta()];

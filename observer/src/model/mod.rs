@@ -4,8 +4,6 @@
 //! reads no file, knows no kernel and has no clock of its own, so a recording and a live host give the
 //! same answers. Its memory is bounded by [`Limits`]; what it forgets it counts.
 
-pub mod histogram;
-
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,

@@ -79,6 +79,7 @@ fn totals(id: &str, at_ns: u64, waits: u64) -> Event {
         waiters_now: 0,
         histogram: Vec::new(),
         callers: Vec::new(),
+        estimated: false,
     })
 }
 

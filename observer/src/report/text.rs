@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use crate::{
     event::{Blocked, End, Event, LockRef, Meta, Outcome, Reason, TaskRef, Wait},
     model::Model,
+    text::printable,
     time::{WallTime, human},
-    tui::text::printable,
 };
 
 /// Rows of each table of the summary.
@@ -28,6 +28,14 @@ pub fn line(out: &mut impl Write, event: &Event, all: bool) -> io::Result<()> {
             }
             writeln!(out)
         }
+        Event::Budget(step) => writeln!(
+            out,
+            "{}  BUDGET   {}: observing used {:.1}% of the CPU time, {}% are allowed",
+            clock(step.time),
+            step.step.name().replace('_', " "),
+            step.overhead_percent,
+            step.limit_percent
+        ),
         _ => Ok(()),
     }
 }
@@ -110,7 +118,7 @@ fn wait_line(out: &mut impl Write, wait: &Wait) -> io::Result<()> {
         (None, _) => {}
     }
     if let Some(runqueue_ns) = wait.runqueue_ns
-        && runqueue_ns * 10 > wait.dur_ns
+        && runqueue_ns.saturating_mul(10) > wait.dur_ns
     {
         write!(out, "  of it {} runnable", human(runqueue_ns))?;
     }
@@ -224,7 +232,12 @@ fn lock_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
     locks.sort_by(|a, b| {
         (b.totals.total_ns, &a.totals.lock.id).cmp(&(a.totals.total_ns, &b.totals.lock.id))
     });
-    writeln!(out, "\nlocks by total wait: {}", locks.len())?;
+    let estimated = if locks.iter().any(|lock| lock.totals.estimated) {
+        " (estimates: short waits were sampled to keep to the budget)"
+    } else {
+        ""
+    };
+    writeln!(out, "\nlocks by total wait: {}{estimated}", locks.len())?;
     if !locks.is_empty() {
         writeln!(
             out,

@@ -15,7 +15,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
-pub mod text;
+
 mod views;
 
 use crossterm::event::Event;
@@ -29,7 +29,7 @@ use self::{
     text::Glyphs,
     views::{detail, header, help, status},
 };
-use crate::model::Model;
+use crate::{model::Model, text};
 
 /// Columns and rows of the smallest terminal that the layout fits.
 pub const MIN_SIZE: (u16, u16) = (40, 8);

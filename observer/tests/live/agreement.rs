@@ -5,18 +5,37 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::harness::{
-    Mode, Observer, Skip, Tested, Workload, assert_close,
-    event::{number, of, sum},
-    in_both_modes, name, together,
+    Mode, Observer, Skip, Tested, Workload, alone, assert_close_around,
+    event::{assert_count, number, sum, waits_of},
+    in_both_modes, name,
 };
 
 /// What is said of waits: thread, kind, outcome, waker.
 type Story = [String; 4];
-type Stories = BTreeMap<Story, usize>;
 
-/// Runs a workload that waits a fixed number of times, and tells what observer says of its threads'
-/// futex waits.
-fn stories(mode: Mode, program: &[&str], threads: &[&str]) -> Result<Stories, Skip> {
+/// What observer and the workload say of the workload's futex waits.
+struct Told {
+    stories: BTreeMap<Story, usize>,
+    truth: Value,
+}
+
+impl Told {
+    /// How many waits a thread had, as the workload counts them.
+    fn expected(&self, threads: &[&str]) -> u64 {
+        let all = &self.truth["threads"];
+        // Of threads that have no counts of their own the sum is known.
+        let sum = self.truth["waits"].as_u64();
+        sum.unwrap_or_else(|| {
+            threads
+                .iter()
+                .map(|name| number(&all[*name], "calls"))
+                .sum()
+        })
+    }
+}
+
+/// Runs a workload that waits a fixed number of times, and hears what is said of its threads' waits.
+fn tell(mode: Mode, program: &[&str], threads: &[&str]) -> Result<Told, Skip> {
     let mut workload = Workload::start(&[program, &["--wait-go"]].concat())?;
     let mut args = vec!["--min-wait", "0"];
     let child = workload.ready()["pids"]["child"].to_string();
@@ -28,27 +47,28 @@ fn stories(mode: Mode, program: &[&str], threads: &[&str]) -> Result<Stories, Sk
     let truth = workload.truth();
     let run = observer.target_ended();
     run.assert_complete();
-    let mut stories = Stories::new();
+    let mut stories = BTreeMap::new();
     for thread in threads {
-        let waits: Vec<_> = of(&run.events, "wait")
-            .filter(|wait| wait["task"]["tid"] == workload.tid(thread))
+        let tid = workload.tid(thread);
+        let waits: Vec<_> = waits_of(&run.events, tid)
             .filter(|wait| {
-                wait["syscall"]
-                    .as_str()
-                    .is_some_and(|call| call.starts_with("futex"))
+                let call = wait["syscall"].as_str();
+                call.is_some_and(|call| call.starts_with("futex"))
             })
             .collect();
-        if let Some(truth) = truth["threads"].get(*thread)
-            && truth.get("sum_ns").is_some()
-        {
-            let total = sum(waits.iter().copied(), "dur_ns");
-            assert_close(thread, total, number(truth, "sum_ns"));
+        if let Some(measured) = truth["threads"][*thread]["sum_ns"].as_u64() {
+            assert_close_around(
+                thread,
+                sum(waits.iter().copied(), "dur_ns"),
+                measured,
+                waits.len(),
+            );
         }
         for wait in waits {
             *stories.entry(story(wait, &workload)).or_default() += 1;
         }
     }
-    Ok(stories)
+    Ok(Told { stories, truth })
 }
 
 fn story(wait: &Value, workload: &Workload) -> Story {
@@ -66,104 +86,89 @@ fn story(wait: &Value, workload: &Workload) -> Story {
     ]
 }
 
-/// `expected`: the number of waits of each thread, where the workload fixes it.
-fn agree(program: &[&str], threads: &[(&str, Option<usize>)]) -> Tested {
-    let names: Vec<_> = threads.iter().map(|(name, _)| *name).collect();
-    let mut all: Vec<Stories> = Vec::new();
+/// Both ways tell of as many waits as there were, of the same kinds, outcomes and wakers.
+fn agree(program: &[&str], threads: &[&str]) -> Tested {
+    let mut all = Vec::new();
     in_both_modes(|mode| {
-        let stories = stories(mode, program, &names)?;
-        for (name, expected) in threads {
-            let of_thread = stories.iter().filter(|(story, _)| story[0] == *name);
-            let waits: usize = of_thread.map(|(_, count)| count).sum();
-            assert!(
-                expected.is_none_or(|expected| waits == expected),
-                "{name}: {waits} waits, {expected:?} expected: {stories:#?}"
-            );
-        }
-        all.push(stories);
+        let told = tell(mode, program, threads)?;
+        let waits: usize = told.stories.values().sum();
+        assert_count("waits", waits as u64, told.expected(threads));
+        all.push(told);
         Ok(())
     })?;
-    assert!(!all[0].is_empty());
-    assert_eq!(all[0], all[1], "{program:?}: sched, tracepoint");
+    let [sched, tracepoint] = &all[..] else {
+        panic!("two ways, {} runs", all.len());
+    };
+    // One in twenty may have a story of its own: an interrupt inside another task's futex call leaves
+    // open how a wait ended, and the kernel may leave out a wake-up while another tool attaches.
+    let kinds = |told: &Told| -> Vec<Story> {
+        let all: usize = told.stories.values().sum();
+        let common = told.stories.iter().filter(|(_, count)| **count * 20 > all);
+        common.map(|(story, _)| story.clone()).collect()
+    };
+    assert_eq!(kinds(sched), kinds(tracepoint), "{program:?}");
     Ok(())
 }
 
+/// A mutex that is held long enough for the waiter to find it taken.
+const PACE: [&str; 6] = ["--hold-ms", "12", "--free-us", "4000", "--rounds", "60"];
+
 #[test]
 fn mutex() {
-    let pace = [
-        "mutex",
-        "--hold-ms",
-        "12",
-        "--free-us",
-        "4000",
-        "--rounds",
-        "60",
-    ];
-    together(name!(), || agree(&pace, &[("waiter", Some(60))]));
+    let program = [&["mutex"], &PACE[..]].concat();
+    alone(name!(), || agree(&program, &["waiter"]));
 }
 
 #[test]
 fn priority_inheritance() {
-    let pace = [
-        "pi",
-        "--hold-ms",
-        "12",
-        "--free-us",
-        "4000",
-        "--rounds",
-        "60",
-    ];
-    together(name!(), || agree(&pace, &[("waiter", Some(60))]));
+    let program = [&["pi"], &PACE[..]].concat();
+    alone(name!(), || agree(&program, &["waiter"]));
 }
 
 #[test]
 fn timed_out() {
     let program = ["timedwait", "--rounds", "60"];
-    together(name!(), || agree(&program, &[("timed", Some(60))]));
+    alone(name!(), || agree(&program, &["timed"]));
 }
 
 #[test]
 fn interrupted() {
     let program = ["interrupted", "--rounds", "60"];
-    together(name!(), || agree(&program, &[("sleeper", Some(60))]));
+    alone(name!(), || agree(&program, &["sleeper"]));
 }
 
 #[test]
 fn bitset() {
     let program = ["bitset", "--rounds", "60"];
-    together(name!(), || agree(&program, &[("waiter", Some(60))]));
+    alone(name!(), || agree(&program, &["waiter"]));
 }
 
 #[test]
 fn futex_wait_call() {
     let program = ["futexwait2", "--rounds", "60"];
-    together(name!(), || agree(&program, &[("waiter", Some(60))]));
+    alone(name!(), || agree(&program, &["waiter"]));
 }
 
 #[test]
 fn waitv() {
     let program = ["waitv", "--rounds", "60"];
-    together(name!(), || agree(&program, &[("waiter", Some(60))]));
+    alone(name!(), || agree(&program, &["waiter"]));
 }
 
 #[test]
 fn names() {
     let program = ["names", "--ms", "20", "--rounds", "30"];
-    together(name!(), || agree(&program, &[("evil", Some(30))]));
+    alone(name!(), || agree(&program, &["evil"]));
 }
 
 #[test]
 fn shared() {
-    // The child waits for the parent's first turn as well.
     let program = ["shared", "--ms", "20", "--rounds", "30"];
-    let threads = [("parent", Some(30)), ("child", Some(31))];
-    together(name!(), || agree(&program, &threads));
+    alone(name!(), || agree(&program, &["parent", "child"]));
 }
 
 #[test]
 fn ping_pong() {
-    let rounds = 2_000;
     let program = ["pingpong", "--rounds", "2000"];
-    // The other thread may wait once more, for the end: that wait is no part of the comparison.
-    together(name!(), || agree(&program, &[("ping", Some(rounds))]));
+    alone(name!(), || agree(&program, &["ping", "pong"]));
 }

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::harness::{
-    Mode, Observer, Run, Skip, Tested, Workload, assert_close,
-    event::{last_lock, number, of, sum, waits_of, waits_on},
-    in_both_modes, name, together,
+    Mode, Observer, Run, Skip, Tested, Workload, alone, assert_close_around,
+    event::{assert_count, last_lock, number, of, sum, waits_of, waits_on},
+    in_both_modes, name,
 };
 
 /// Runs a workload until this many waits of a thread have been seen. Every wait is reported: the
@@ -41,25 +41,29 @@ fn with_outcome(events: &[Value], tid: u64, outcome: &str) -> u64 {
 
 #[test]
 fn timed_out() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let (workload, truth, run) = watch(mode, &["timedwait"], "timed", 50)?;
             let tid = workload.tid("timed");
             let cond = workload.lock("cond");
             let cond = u64::from_str_radix(cond.trim_start_matches("0x"), 16).unwrap();
             let waits: Vec<_> = futex_waits(&run.events, tid).collect();
-            assert_eq!(waits.len() as u64, number(&truth, "timed_out"));
+            assert_count("waits", waits.len() as u64, number(&truth, "timed_out"));
             for wait in &waits {
-                assert_eq!(wait["outcome"], "timeout", "{wait}");
+                // An interrupt inside another task's futex call leaves open what it was.
+                assert!(
+                    wait.get("outcome").is_none_or(|it| it == "timeout"),
+                    "{wait}"
+                );
                 assert_eq!(wait.get("waker"), None, "{wait}");
                 let word = wait["lock"]["addr"].as_str().unwrap();
                 let word = u64::from_str_radix(word.trim_start_matches("0x"), 16).unwrap();
                 assert!((cond..cond + 48).contains(&word), "{wait}");
             }
             let total = sum(waits.iter().copied(), "dur_ns");
-            assert_close("time waited", total, number(&truth, "sum_ns"));
+            assert_close_around("time waited", total, number(&truth, "sum_ns"), waits.len());
             let timeouts = sum(totals(&run, &waits).into_iter(), "timeouts");
-            assert_eq!(timeouts, waits.len() as u64);
+            assert_count("timeouts", timeouts, waits.len() as u64);
             Ok(())
         })
     });
@@ -78,17 +82,21 @@ fn totals<'a>(run: &'a Run, waits: &[&Value]) -> Vec<&'a Value> {
 
 #[test]
 fn interrupted() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let (workload, truth, run) = watch(mode, &["interrupted"], "sleeper", 50)?;
             let tid = workload.tid("sleeper");
             let count = |outcome| with_outcome(&run.events, tid, outcome);
             let waits = futex_waits(&run.events, tid).count() as u64;
-            assert_eq!(waits, number(&truth, "calls"));
-            assert_eq!(count("interrupted"), number(&truth, "interrupted"));
+            assert_count("waits", waits, number(&truth, "calls"));
+            assert_count(
+                "interrupted",
+                count("interrupted"),
+                number(&truth, "interrupted"),
+            );
             assert_eq!(count("woken"), number(&truth, "woken"));
             let totals = last_lock(&run.events, workload.lock("word")).unwrap();
-            assert_eq!(totals["interrupted"], truth["interrupted"]);
+            assert_eq!(number(totals, "interrupted"), count("interrupted"));
             Ok(())
         })
     });
@@ -96,12 +104,12 @@ fn interrupted() {
 
 #[test]
 fn bitset() {
-    together(name!(), || woken("bitset", "futex"));
+    alone(name!(), || woken("bitset", "futex"));
 }
 
 #[test]
 fn futex_wait_call() {
-    together(name!(), || woken("futexwait2", "futex_wait"));
+    alone(name!(), || woken("futexwait2", "futex_wait"));
 }
 
 fn woken(program: &str, syscall: &str) -> Tested {
@@ -109,29 +117,29 @@ fn woken(program: &str, syscall: &str) -> Tested {
         let (workload, truth, run) = watch(mode, &[program], "waiter", 50)?;
         let (tid, word) = (workload.tid("waiter"), workload.lock("word"));
         let waits: Vec<_> = waits_on(&run.events, tid, word).collect();
-        assert_eq!(waits.len() as u64, number(&truth, "woken"));
+        assert_count("waits", waits.len() as u64, number(&truth, "woken"));
         for wait in &waits {
             assert_eq!(wait["outcome"], "woken", "{wait}");
             assert_eq!(wait["waker"]["tid"], workload.tid("waker"), "{wait}");
             assert_eq!(wait["syscall"], syscall, "{wait}");
         }
-        let total = sum(waits.into_iter(), "dur_ns");
-        assert_close("time waited", total, number(&truth, "sum_ns"));
+        let total = sum(waits.iter().copied(), "dur_ns");
+        assert_close_around("time waited", total, number(&truth, "sum_ns"), waits.len());
         let totals = last_lock(&run.events, word).unwrap();
-        assert_eq!(totals["waits"], truth["woken"]);
+        assert_eq!(number(totals, "waits"), waits.len() as u64);
         Ok(())
     })
 }
 
 #[test]
 fn waitv() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let (workload, truth, run) = watch(mode, &["waitv"], "waiter", 50)?;
             let (tid, waker) = (workload.tid("waiter"), workload.tid("waker"));
             let words = ["first", "second", "third"].map(|name| workload.lock(name));
             let waits: Vec<_> = futex_waits(&run.events, tid).collect();
-            assert_eq!(waits.len() as u64, number(&truth, "woken"));
+            assert_count("waits", waits.len() as u64, number(&truth, "woken"));
             for wait in &waits {
                 let locks = wait["locks"].as_array().expect("all locks of the wait");
                 let addrs: Vec<_> = locks.iter().map(|lock| &lock["addr"]).collect();
@@ -145,8 +153,8 @@ fn waitv() {
                     Mode::Sched => assert_eq!(wait.get("lock"), None, "{wait}"),
                 }
             }
-            let total = sum(waits.into_iter(), "dur_ns");
-            assert_close("time waited", total, number(&truth, "sum_ns"));
+            let total = sum(waits.iter().copied(), "dur_ns");
+            assert_close_around("time waited", total, number(&truth, "sum_ns"), waits.len());
             Ok(())
         })
     });
@@ -154,7 +162,7 @@ fn waitv() {
 
 #[test]
 fn calls_that_do_not_wait() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let rounds = ["wouldblock", "--wait-go", "--rounds", "200000"];
             let mut workload = Workload::start(&rounds)?;

@@ -139,6 +139,7 @@ pub(super) fn totals(at_ns: u64, addr: u64, name: Option<&str>, waits: u64) -> L
             },
         ],
         callers: Vec::new(),
+        estimated: false,
     }
 }
 

@@ -64,3 +64,13 @@ pub(crate) fn number(value: &Value, name: &str) -> u64 {
 pub(crate) fn sum<'a>(events: impl Iterator<Item = &'a Value>, name: &str) -> u64 {
     events.map(|event| number(event, name)).sum()
 }
+
+/// As many waits as the workload counts, but for the few that never slept: a thread that is preempted
+/// on its way to sleep and woken meanwhile only waited for a CPU.
+#[track_caller]
+pub(crate) fn assert_count(what: &str, observed: u64, measured: u64) {
+    assert!(
+        observed <= measured && measured - observed <= 1 + measured / 20,
+        "{what}: observed {observed}, measured {measured}"
+    );
+}
