@@ -2,7 +2,7 @@
 //!
 //! | module | hooks | what it learns |
 //! |---|---|---|
-//! | [`sched`] | `sched_switch`, `sched_waking`, `sched_process_exit` | when a task sleeps, who wakes it, when it runs again |
+//! | [`sched`] | `sched_switch`, `sched_waking` | when a task sleeps, who wakes it, when it runs again |
 //! | [`futex`] | `sys_enter/exit_futex`, `…_futex_wait`, `…_futex_waitv` | which futex, with the call's own return code |
 //! | [`klock`] | `contention_begin`, `contention_end` | contended locks inside the kernel |
 //! | [`seed`] | `iter/task` | which tasks sleep already |

@@ -1,4 +1,4 @@
-//! What only tests need: programs that are installed where that may be done.
+//! What only tests and the benchmark need: programs that are installed where that may be done.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::bench::postgres;
 use crate::cmd::{self, Step, say};
 use crate::project;
 
@@ -13,6 +14,7 @@ use crate::project;
 enum Probe {
     Program(&'static str),
     File(&'static str),
+    Check(fn() -> bool),
 }
 
 impl Probe {
@@ -20,15 +22,16 @@ impl Probe {
         match self {
             Self::Program(name) => cmd::exists(name),
             Self::File(path) => Path::new(path).exists(),
+            Self::Check(is_there) => is_there(),
         }
     }
 }
 
-/// Something that tests need, and where it comes from on a Debian-like system.
+/// Something that is needed, and where it comes from on a Debian-like system.
 struct Dep {
     probe: Probe,
     package: &'static str,
-    /// The tests that are skipped without it.
+    /// What is skipped or left out without it.
     needed_by: &'static str,
 }
 
@@ -50,52 +53,105 @@ const DEPS: [Dep; 3] = [
     },
 ];
 
-/// Installs what is missing, where it may, and says so before. Tests whose needs are not met skip
-/// themselves, so a failure here is told but does not end the run.
+const BENCH: [Dep; 4] = [
+    Dep {
+        probe: Probe::Program("bpftrace"),
+        package: "bpftrace",
+        needed_by: "the comparison with bpftrace",
+    },
+    Dep {
+        probe: Probe::Program("offcputime"),
+        package: "libbpf-tools",
+        needed_by: "the comparison with offcputime",
+    },
+    Dep {
+        probe: Probe::Program("perf"),
+        package: "linux-perf",
+        needed_by: "the comparison with perf, and messaging",
+    },
+    Dep {
+        probe: Probe::Check(|| postgres::bin_dir().is_some()),
+        package: "postgresql",
+        needed_by: "pgbench",
+    },
+];
+
+/// Who asks: the words that lines begin and end with.
+struct Asker {
+    subject: &'static str,
+    otherwise: &'static str,
+}
+
+/// Installs what is missing for tests. Tests whose needs are not met skip themselves, so a failure here
+/// is told but does not end the run.
 pub(crate) fn ensure(install: bool) {
-    let missing: Vec<&Dep> = DEPS.iter().filter(|dep| !dep.probe.is_there()).collect();
-    if missing.is_empty() {
-        return;
-    }
-    let why_not = if !install {
-        Some("--no-install was given")
-    } else if !cmd::exists("apt-get") {
-        Some("this is not a Debian-like system")
-    } else if !project::is_root() {
-        Some("installing needs root")
-    } else {
-        None
+    let asker = Asker {
+        subject: "test set-up",
+        otherwise: "those tests will be skipped",
     };
-    for Dep {
-        package, needed_by, ..
-    } in &missing
-    {
-        say!("test set-up: {package} is missing, for {needed_by}\n");
-    }
-    if let Some(reason) = why_not {
-        say!("test set-up: nothing is installed, as {reason}: those tests will be skipped\n");
-        return;
-    }
-    let packages: Vec<&str> = missing.iter().map(|dep| dep.package).collect();
-    if let Err(error) = install_packages(&packages) {
-        say!("test set-up: {error:#}\ntest set-up: those tests will be skipped\n");
+    let missing: Vec<&Dep> = DEPS.iter().filter(|dep| !dep.probe.is_there()).collect();
+    asker.provide(&missing, install);
+}
+
+/// The same for the benchmark.
+pub(crate) fn ensure_for_bench(install: bool) {
+    let asker = Asker {
+        subject: "bench set-up",
+        otherwise: "it is left out",
+    };
+    // One by one: no release of a distribution is sure to have them all.
+    for dep in BENCH.iter().filter(|dep| !dep.probe.is_there()) {
+        asker.provide(&[dep], install);
     }
 }
 
-fn install_packages(packages: &[&str]) -> Result<()> {
+impl Asker {
+    /// Installs packages where that may be done, and says so before.
+    fn provide(&self, missing: &[&Dep], install: bool) {
+        let Self { subject, otherwise } = self;
+        if missing.is_empty() {
+            return;
+        }
+        let why_not = if !install {
+            Some("--no-install was given")
+        } else if !cmd::exists("apt-get") {
+            Some("this is not a Debian-like system")
+        } else if !project::is_root() {
+            Some("installing needs root")
+        } else {
+            None
+        };
+        for Dep {
+            package, needed_by, ..
+        } in missing
+        {
+            say!("{subject}: {package} is missing, for {needed_by}\n");
+        }
+        if let Some(reason) = why_not {
+            say!("{subject}: nothing is installed, as {reason}: {otherwise}\n");
+            return;
+        }
+        let packages: Vec<&str> = missing.iter().map(|dep| dep.package).collect();
+        if let Err(error) = install_packages(subject, &packages) {
+            say!("{subject}: {error:#}\n{subject}: {otherwise}\n");
+        }
+    }
+}
+
+fn install_packages(subject: &str, packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if lists_are_there() {
-        let step = Step::quiet("test set-up", &format!("apt-get install {list}"));
+        let step = Step::quiet(subject, &format!("apt-get install {list}"));
         if cmd::output(&mut apt_install(packages)).is_ok() {
             step.done();
             return Ok(());
         }
         // The lists may be older than the mirror.
     }
-    let step = Step::quiet("test set-up", "apt-get update");
+    let step = Step::quiet(subject, "apt-get update");
     cmd::output(apt_get().arg("update"))?;
     step.done();
-    let step = Step::quiet("test set-up", &format!("apt-get install {list}"));
+    let step = Step::quiet(subject, &format!("apt-get install {list}"));
     cmd::output(&mut apt_install(packages))?;
     step.done();
     Ok(())

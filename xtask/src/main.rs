@@ -1,9 +1,10 @@
-//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo` and `test`.
+//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo`, `test` and `bench`.
 //!
 //! Each of them makes first sure that what the build needs is there, so that the first command
 //! typed in a fresh clone may be any of them.
 
 mod apt;
+mod bench;
 mod cmd;
 mod demo;
 mod deps;
@@ -61,6 +62,11 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Measure what observing costs, against other observers and the goals
+    ///
+    /// Each row is a ratio against the same workload unobserved, runs interleaved. Installs before what
+    /// it compares with.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +95,7 @@ fn perform(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Bench(args) => bench::bench(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use super::crew::Crew;
 use super::futex::{self, Sharing};
 use super::options::Options;
 use super::pthread::{Cond, Mutex};
-use super::sys::{last_cpu, now_ns, pin_as_batch};
+use super::sys::{check, last_cpu, now_ns, pin_as_batch};
 use super::tally::Waits;
 
 /// Whose turn it is.
@@ -22,8 +22,7 @@ const OVER: u32 = 2;
 static TURN: AtomicU32 = AtomicU32::new(PING);
 
 static TABLE: Mutex = Mutex::new();
-static TO_PING: Cond = Cond::new(&TABLE);
-static TO_PONG: Cond = Cond::new(&TABLE);
+static PASSED: Cond = Cond::new(&TABLE);
 
 /// Bare futex ping-pong: each round is one wait of either thread. After the last, `pong` may wait
 /// once more, for the end: `waits` is twice the rounds, or one more.
@@ -72,50 +71,62 @@ fn wait_while(turn: u32, waits: &mut Waits) -> io::Result<()> {
     Ok(())
 }
 
-/// The same by a mutex and two condition variables.
+/// The same as programs usually do it: one mutex, one condition variable, signalled while the mutex is
+/// held, under the default policy. A wake-up may then preempt the waker: the one that was woken finds
+/// the mutex taken and sleeps again. So a round is two switches or four, and the kernel decides which;
+/// `waits` counts the returns from the condition variable.
 pub(crate) fn condpong(options: &Options) -> io::Result<()> {
     let (mut crew, cpu) = pinned_crew("condpong", options)?;
     crew.spawn("ping", move |run| {
-        pin_as_batch(cpu)?;
+        pin_as_usual(cpu)?;
         let mut guard = TABLE.lock()?;
         let mut waits = 0;
         let mut rally = Rally::start();
         while run.goes_on(rally.rounds) {
-            TURN.store(PONG, Ordering::Relaxed);
-            TO_PONG.signal()?;
+            hand_over(PONG)?;
             while TURN.load(Ordering::Relaxed) == PONG {
-                TO_PING.wait(&mut guard)?;
+                PASSED.wait(&mut guard)?;
                 waits += 1;
             }
             rally.rounds += 1;
         }
         let truth = rally.stop();
-        TURN.store(OVER, Ordering::Relaxed);
-        TO_PONG.signal()?;
+        hand_over(OVER)?;
         Ok(with_waits(truth, waits, 0))
     })?;
     crew.spawn("pong", move |_| {
-        pin_as_batch(cpu)?;
+        pin_as_usual(cpu)?;
         let mut guard = TABLE.lock()?;
         let mut waits = 0;
         loop {
             while TURN.load(Ordering::Relaxed) == PING {
-                TO_PONG.wait(&mut guard)?;
+                PASSED.wait(&mut guard)?;
                 waits += 1;
             }
             if TURN.load(Ordering::Relaxed) == OVER {
                 return Ok(with_waits(json!({}), waits, 0));
             }
-            TURN.store(PING, Ordering::Relaxed);
-            TO_PING.signal()?;
+            hand_over(PING)?;
         }
     })?;
-    let locks = [
-        ("mutex", TABLE.address()),
-        ("to_ping", TO_PING.address()),
-        ("to_pong", TO_PONG.address()),
-    ];
+    let locks = [("mutex", TABLE.address()), ("passed", PASSED.address())];
     play(crew, locks)
+}
+
+/// Pins this thread to one CPU, under the default policy.
+fn pin_as_usual(cpu: usize) -> io::Result<()> {
+    pin_as_batch(cpu)?;
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameter during the call only.
+    let rc = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const param) };
+    check(rc, "sched_setscheduler(SCHED_OTHER)")?;
+    Ok(())
+}
+
+/// Passes the turn. The caller holds the mutex.
+fn hand_over(turn: u32) -> io::Result<()> {
+    TURN.store(turn, Ordering::Relaxed);
+    PASSED.signal()
 }
 
 /// The rounds played and the time since the first.

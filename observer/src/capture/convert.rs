@@ -211,7 +211,10 @@ impl Converter {
             blocked_ns: None,
             runqueue_ns: None,
             outcome: None,
-            lock: self.lock_of(slot),
+            // Which futex of several ended it would have been in the record.
+            lock: self
+                .lock_of(slot)
+                .filter(|_| slot.nr != syscall::FUTEX_WAITV),
             locks: Vec::new(),
             waker: None,
             syscall: syscall_name(slot),

@@ -42,7 +42,8 @@ pub const CAPABILITIES: [(u32, &str, &str); 6] = [
         "lock memory for tables on kernels before 5.11",
     ),
 ];
-const CAP_SYS_ADMIN: u32 = 21;
+/// Bit of `CAP_SYS_ADMIN`.
+pub const CAP_SYS_ADMIN: u32 = 21;
 /// Bit of `CAP_SYS_RESOURCE`.
 pub const CAP_SYS_RESOURCE: u32 = 24;
 /// Bytes of a kernel stack on x86-64 (`THREAD_SIZE`, arch/x86/include/asm/page_64_types.h; KASAN

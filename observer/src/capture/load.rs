@@ -156,6 +156,12 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
             why: format!("{error:#}: a task is seen from its next sleep on"),
         }),
     }
+    if options.max_overhead.is_some() && !host.has_capability(host::CAP_SYS_ADMIN) {
+        missing.push(Missing {
+            feature: "overhead budget".into(),
+            why: "without CAP_SYS_ADMIN the run time of the kernel programs is not known".into(),
+        });
+    }
     let capture = event::Capture {
         futex: if by_syscall { "tracepoint" } else { "sched" }.into(),
         attached,

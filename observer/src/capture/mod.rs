@@ -47,7 +47,7 @@ use crate::{
 const BATCH: usize = 8_192;
 /// Waits in progress are looked at this often at the least and at the most.
 const SCAN_NS: (u64, u64) = (50_000_000, 250_000_000);
-/// Default size of the ring buffer: 30 000 waits.
+/// Default size of the ring buffer: 23 000 waits.
 pub const RING_BYTES: u32 = 4 << 20;
 /// Default number of locks that can be told apart.
 pub const LOCK_SLOTS: u32 = 16_384;

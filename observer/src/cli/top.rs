@@ -15,7 +15,7 @@ use super::{
     select::Select,
 };
 use crate::{
-    capture::Capture,
+    capture::{Capture, Options},
     event::Reason,
     model::Model,
     tui::{self, Action, Ui},
@@ -53,7 +53,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Feeds the model and shows it.
 async fn watch(args: &Args) -> Result<()> {
     // Before the screen is taken: an error then stands on the user's own terminal.
-    let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
+    let options = Options {
+        // No view shows them, and their symbols take memory.
+        stacks: false,
+        ..args.select.options(LONG_WAIT)
+    };
+    let mut capture = Capture::start(options)?;
     let mut pulse = Pulse::new(PERIOD, args.select.duration, true)?;
     let mut model = Model::default();
     model.apply(capture.meta());

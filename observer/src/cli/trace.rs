@@ -53,6 +53,18 @@ enum Format {
     Text,
 }
 
+impl Args {
+    /// Text where a person reads along.
+    fn format(&self) -> Format {
+        let terminal = self.output.is_none() && stdout().is_terminal();
+        self.format.unwrap_or(if terminal {
+            Format::Text
+        } else {
+            Format::Jsonl
+        })
+    }
+}
+
 /// Where events go.
 enum Sink {
     Jsonl(BufWriter<Box<dyn Write>>),
@@ -64,7 +76,7 @@ enum Sink {
 }
 
 impl Sink {
-    fn new(args: &Args) -> Result<Sink> {
+    fn new(args: &Args, format: Format) -> Result<Sink> {
         let out: Box<dyn Write> = match &args.output {
             Some(path) => Box::new(
                 File::create_new(path)
@@ -72,12 +84,6 @@ impl Sink {
             ),
             None => Box::new(stdout()),
         };
-        let terminal = args.output.is_none() && stdout().is_terminal();
-        let format = args.format.unwrap_or(if terminal {
-            Format::Text
-        } else {
-            Format::Jsonl
-        });
         let out = BufWriter::with_capacity(1 << 16, out);
         Ok(match format {
             Format::Jsonl => Sink::Jsonl(out),
@@ -126,11 +132,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             path.display()
         );
     }
+    let format = args.format();
     runtime()?.block_on(async {
-        let mut capture = Capture::start(args.select.options(LONG_WAIT))?;
+        let mut options = args.select.options(LONG_WAIT);
+        // The text shows no stacks, and their symbols take memory.
+        options.stacks &= format == Format::Jsonl;
+        let mut capture = Capture::start(options)?;
         let mut pulse = Pulse::new(PERIOD, args.select.duration, false)?;
         // Only now: a run that cannot begin leaves no file behind.
-        let mut sink = Sink::new(args)?;
+        let mut sink = Sink::new(args, format)?;
         let mut events = vec![capture.meta()];
         sink.write(&mut events)?;
         let reason = loop {

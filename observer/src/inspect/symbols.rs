@@ -1,6 +1,6 @@
 //! Names for the addresses of stacks: user code by blazesym, kernel code by the kernel's own table.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use blazesym::{
     Pid,
@@ -15,6 +15,9 @@ use crate::event::{Addr, Frame};
 
 /// Stacks whose frames are kept; beyond it the cache starts anew.
 const MAX_STACKS: usize = 8_192;
+
+/// Addresses that user code can have: above the first page, below the hole in the address space.
+const USER_CODE: Range<u64> = 0x1000..1 << 47;
 
 /// Names addresses, and remembers stacks.
 #[derive(Debug)]
@@ -102,6 +105,8 @@ impl Symbols {
         let mut found = found.map(Vec::into_iter).unwrap_or_default();
         addresses
             .iter()
+            // Where code keeps no frame pointer, what follows is whatever else lay in the register.
+            .take_while(|ip| USER_CODE.contains(ip))
             .map(|&ip| {
                 let mut frame = Frame {
                     addr: Addr(ip),
@@ -129,7 +134,7 @@ mod tests {
     fn own_functions_have_names_and_what_is_not_code_has_none() {
         let mut symbols = Symbols::default();
         let here = own_functions_have_names_and_what_is_not_code_has_none as fn() as usize as u64;
-        let frames = symbols.frames(std::process::id(), 1, || vec![here, 0x10]);
+        let frames = symbols.frames(std::process::id(), 1, || vec![here, 0x1000, 0x10]);
         assert!(
             frames[0]
                 .name
@@ -137,7 +142,7 @@ mod tests {
                 .is_some_and(|name| name.contains("own_functions_have_names")),
             "{frames:?}"
         );
-        assert_eq!(frames[1].name, None);
+        assert_eq!((frames[1].name.as_ref(), frames.len()), (None, 2));
         // Known from now on.
         let again = symbols.frames(std::process::id(), 1, || unreachable!());
         assert_eq!(again.len(), 2);
