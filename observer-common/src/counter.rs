@@ -23,11 +23,17 @@ pub const KLOCK_NESTED: u32 = 7;
 pub const STACKS_SKIPPED: u32 = 8;
 /// The totals of a task were given up, because another one took its entry in the table.
 pub const TASK_TAKEN_OVER: u32 = 9;
+/// A task was not seen to run again after a sleep: that wait is lost. The kernel may leave out events
+/// while another tool attaches to the same tracepoint.
+pub const SWITCH_MISSED: u32 = 10;
+/// A futex call was not seen to return: its wait is lost. The kernel leaves out system call tracepoints
+/// on a CPU whose present task was interrupted inside an operation on a BPF map.
+pub const SYSCALL_MISSED: u32 = 11;
 /// Number of counters.
 pub const COUNT: usize = 16;
 
 /// Name of each counter, as in `loss` events.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "ring_full",
     "task_collision",
     "locks_full",
@@ -38,4 +44,6 @@ pub const NAMES: [&str; 10] = [
     "kernel_lock_nested",
     "stacks_skipped",
     "task_taken_over",
+    "switch_missed",
+    "syscall_missed",
 ];

@@ -66,7 +66,17 @@ fn sleeps(ctx: &BtfTracePointContext, task: Task, state: u32, now: &mut u64) -> 
     };
     // SAFETY: `slot` is a map entry.
     let (last_nr, flags) = unsafe { ((*entry.slot).nr, (*entry.slot).flags) };
-    let by_syscall = flags & flag::BY_SYSCALL != 0;
+    let mut by_syscall = flags & flag::BY_SYSCALL != 0;
+    if by_syscall && call.ip != 0 && call.nr != last_nr && call.nr != syscall::RESTART {
+        // The task sleeps in another call: the return of the futex call was not seen.
+        // SAFETY: `slot` and `head` are map entries of the task that leaves the CPU.
+        unsafe {
+            (*entry.slot).flags &= flag::AFTER_LONG;
+            (*entry.head).start_ns = 0;
+        }
+        maps::lose(counter::SYSCALL_MISSED);
+        by_syscall = false;
+    }
     if by_syscall && state & INTERRUPTIBLE == 0 {
         // Inside the futex call but not on the futex: a page of the word is read, a kernel lock taken.
         return result;
@@ -77,8 +87,9 @@ fn sleeps(ctx: &BtfTracePointContext, task: Task, state: u32, now: &mut u64) -> 
     } else {
         purpose(task, &entry, &call, state, last_nr, true)
     };
-    wait::begin(task, &entry, tgid, purpose, state, *now);
-    result.and(take_stacks(ctx, &entry, *now))
+    let begun = wait::begin(task, &entry, tgid, purpose, state, *now);
+    let stacks = take_stacks(ctx, &entry, *now);
+    result.and(begun).and(stacks)
 }
 
 /// Notes where the task sleeps, within the budget. The task still is the one that runs.

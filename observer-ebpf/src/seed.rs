@@ -61,10 +61,10 @@ fn enter(task: Task) -> Result<(), u32> {
     };
     let mut purpose = sched::purpose(task, &entry, &call, state, 0, false);
     purpose.flags |= flag::SEEDED;
-    wait::begin(task, &entry, tgid, purpose, state, cpu::clock_ns());
+    let begun = wait::begin(task, &entry, tgid, purpose, state, cpu::clock_ns());
     if task.state() & SLEEPING == 0 {
         // SAFETY: `head` is a map entry.
         unsafe { write_volatile(&raw mut (*entry.head).start_ns, 0) };
     }
-    result
+    result.and(begun)
 }

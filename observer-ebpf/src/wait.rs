@@ -51,11 +51,26 @@ pub(crate) fn is_futex_call(nr: i32) -> bool {
 
 /// A wait begins, or a task sleeps again in the same system call.
 #[inline(always)]
-pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, state: u32, now: u64) {
+pub(crate) fn begin(
+    task: Task,
+    entry: &Entry,
+    tgid: u32,
+    purpose: Purpose,
+    state: u32,
+    now: u64,
+) -> Result<(), u32> {
+    let mut result = Ok(());
     let slot = entry.slot;
     // SAFETY: `slot` and `head` point to map entries that only the CPU of this task writes, but for the
     // fields of the waker.
     unsafe {
+        // The same wait goes on if the task is still in the call, and has run since. Otherwise its switch
+        // back was not seen, and all that is known of that wait is wrong by now.
+        let again = flag::BY_SYSCALL | flag::RAN;
+        if (*entry.head).start_ns != 0 && (*slot).flags & again != again {
+            write_volatile(&raw mut (*entry.head).start_ns, 0);
+            result = Err(counter::SWITCH_MISSED);
+        }
         (*slot).sleep_ns = now;
         (*slot).state = state as u8;
         if (*slot).wake_ns + EARLY_WAKE_NS < now {
@@ -69,7 +84,7 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
         }
         (*slot).flags = purpose.flags | ((*slot).flags & flag::AFTER_LONG);
         if (*entry.head).start_ns != 0 {
-            return;
+            return result;
         }
         (*slot).tid = (*entry.head).tid;
         (*slot).tgid = tgid;
@@ -82,6 +97,7 @@ pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, stat
         write_volatile(&raw mut (*slot).start_ns, now);
         write_volatile(&raw mut (*entry.head).start_ns, now);
     }
+    result
 }
 
 /// A task is on a CPU again: adds the sleep that is over to the wait.

@@ -1,6 +1,7 @@
 //! Waits on pthread mutexes and condition variables: `mutex`, `pi`, `timedwait`, `deadlock`.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +17,11 @@ use super::sys::{deadline, now_ns};
 use super::tally::Tally;
 
 static LOCK: Mutex = Mutex::new();
+/// Whether the holder has the contended mutex.
+static HELD: AtomicBool = AtomicBool::new(false);
+/// How often waiters asked for it, and how often they got it.
+static WANTED: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicU64 = AtomicU64::new(0);
 static FIRST: Mutex = Mutex::new();
 static SECOND: Mutex = Mutex::new();
 
@@ -35,8 +41,17 @@ fn contended(workload: &'static str, lock: &'static Mutex, options: &Options) ->
     crew.spawn_helper("holder", move |run| {
         while !run.stopped() {
             let guard = lock.lock()?;
+            // However busy the machine is, a call finds the mutex taken and waits once: it is not given
+            // up before somebody asks for it, and not taken again before somebody had it.
+            HELD.store(true, Ordering::SeqCst);
+            until(run, || {
+                WANTED.load(Ordering::SeqCst) > TAKEN.load(Ordering::SeqCst)
+            });
             thread::sleep(Duration::from_millis(run.options.hold_ms.unwrap_or(5)));
+            HELD.store(false, Ordering::SeqCst);
+            let taken = TAKEN.load(Ordering::SeqCst);
             drop(guard);
+            until(run, || TAKEN.load(Ordering::SeqCst) > taken);
             thread::sleep(free(run));
         }
         Ok(())
@@ -50,14 +65,28 @@ fn contended(workload: &'static str, lock: &'static Mutex, options: &Options) ->
         crew.spawn(&name, move |run| {
             let mut tally = Tally::default();
             while run.goes_on(tally.calls()) {
-                // Twice the free time: by then the holder has the lock again.
+                // Twice the free time: by then the holder most often has the lock again.
                 thread::sleep(free(run) * 2);
-                drop(tally.time(|| lock.lock())?);
+                until(run, || HELD.load(Ordering::SeqCst));
+                if run.stopped() {
+                    break;
+                }
+                WANTED.fetch_add(1, Ordering::SeqCst);
+                let guard = tally.time(|| lock.lock())?;
+                TAKEN.fetch_add(1, Ordering::SeqCst);
+                drop(guard);
             }
             Ok(tally.to_json())
         })?;
     }
     crew.start([("lock", lock.address())])?.run_to_end()
+}
+
+/// Waits, without a futex, until something holds or the end has come.
+fn until(run: &Run, holds: impl Fn() -> bool) {
+    while !holds() && !run.stopped() {
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 fn free(run: &Run) -> Duration {

@@ -1,9 +1,9 @@
 //! A holder and a waiter on one mutex, ordinary and with priority inheritance.
 
 use crate::harness::{
-    Observer, Tested, Workload, assert_close, assert_same_but_for_the_edge,
+    Observer, Tested, Workload, alone, assert_close, assert_same_but_for_the_edge,
     event::{last_lock, number, sum, waits_on},
-    in_both_modes, name, together,
+    in_both_modes, name,
 };
 
 /// The lock is held long enough for the waiter to find it taken, and left free long enough for the
@@ -13,12 +13,12 @@ const LONG_WAITS: usize = 100;
 
 #[test]
 fn mutex() {
-    together(name!(), || contended("mutex", "futex", "futex"));
+    alone(name!(), || contended("mutex", "futex", "futex"));
 }
 
 #[test]
 fn priority_inheritance() {
-    together(name!(), || contended("pi", "lock", "futex_pi"));
+    alone(name!(), || contended("pi", "lock", "futex_pi"));
 }
 
 fn contended(program: &str, kind: &str, class: &str) -> Tested {

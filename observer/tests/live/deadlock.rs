@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::harness::{
-    Observer, Workload,
+    Observer, Workload, alone,
     event::{number, of},
-    in_both_modes, name, together,
+    in_both_modes, name,
 };
 
 /// The first `blocked` event of both threads, once there is one of each.
@@ -36,7 +36,7 @@ fn assert_crossed(blocked: &BTreeMap<&'static str, Value>, workload: &Workload, 
 
 #[test]
 fn older_than_observer() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let mut workload = Workload::start(&["deadlock"])?;
             let observer = Observer::of(mode, &workload, &["--long-wait", "100ms"]);
@@ -51,7 +51,7 @@ fn older_than_observer() {
 
 #[test]
 fn while_observed() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let mut workload = Workload::start(&["deadlock", "--wait-go"])?;
             let observer = Observer::of(mode, &workload, &["--long-wait", "100ms"]);

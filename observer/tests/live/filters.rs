@@ -8,9 +8,9 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    Mode, Observer, Skip, TempDir, Workload,
+    Mode, Observer, Skip, TempDir, Workload, alone,
     event::{of, waits_of},
-    in_both_modes, name, poll, together,
+    in_both_modes, name, poll,
 };
 
 /// Every task that an event speaks of passes the filter; wakers are anybody.
@@ -25,7 +25,7 @@ fn assert_only(events: &[Value], passes: impl Fn(&Value) -> bool) {
 
 #[test]
 fn by_process() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let watched = Workload::start(&["bitset"])?;
             let _other = Workload::start(&["bitset"])?;
@@ -46,7 +46,7 @@ fn by_process() {
 
 #[test]
 fn by_name() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let watched = Workload::start(&["timedwait"])?;
             let other = Workload::start(&["bitset"])?;
@@ -65,7 +65,7 @@ fn by_name() {
 
 #[test]
 fn by_name_and_process() {
-    together(name!(), || {
+    alone(name!(), || {
         let watched = Workload::start(&["mutex"])?;
         let _same_names = Workload::start(&["mutex"])?;
         let args = ["--comm", "waiter", "--interval", "50ms"];
@@ -130,7 +130,7 @@ impl Drop for Group {
 
 #[test]
 fn by_control_group() {
-    together(name!(), || {
+    alone(name!(), || {
         in_both_modes(|mode| {
             let group = Group::new()?;
             let below = group.child("below");
@@ -159,7 +159,7 @@ fn by_control_group() {
 /// The same group, named by its path below the root of the tree.
 #[test]
 fn by_control_group_from_the_root() {
-    together(name!(), || {
+    alone(name!(), || {
         let group = Group::new()?;
         let inside = Workload::start(&["bitset"])?;
         let _outside = Workload::start(&["bitset"])?;
