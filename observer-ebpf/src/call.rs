@@ -90,9 +90,9 @@ pub(crate) fn of(task: Task) -> Result<Call, u32> {
 /// What the running task is in, as far as it concerns a futex waiter that it makes runnable: the
 /// number of a call that wakes the waiter's futex; [`NR_UNSURE`] if it wakes another one (a waiter may
 /// have been requeued there, or an interrupt came meanwhile); [`NR_NONE`] if it wakes none, so that it
-/// was an interrupt that made the waiter runnable.
+/// was an interrupt that made the waiter runnable. `tgid`: the running task's process.
 #[inline(always)]
-pub(crate) fn current_wake(slot: *const TaskSlot) -> i32 {
+pub(crate) fn current_wake(slot: *const TaskSlot, tgid: u32) -> i32 {
     if settings::has_pt_regs() == 0 {
         return NR_UNSURE;
     }
@@ -105,7 +105,11 @@ pub(crate) fn current_wake(slot: *const TaskSlot) -> i32 {
     let nr = word(ORIG_AX) as i32;
     let op = word(SI) as u32;
     match nr {
-        syscall::EXIT | syscall::EXIT_GROUP | syscall::FUTEX_REQUEUE => nr,
+        syscall::FUTEX_REQUEUE => nr,
+        // The end of a thread wakes those of its process, and waiters of the robust locks it shares.
+        // SAFETY: `slot` is a map entry.
+        syscall::EXIT | syscall::EXIT_GROUP if unsafe { (*slot).tgid } == tgid => nr,
+        syscall::EXIT | syscall::EXIT_GROUP if waits_by & futex_op::PRIVATE == 0 => NR_UNSURE,
         syscall::FUTEX_WAKE if word(DI) == waiting_for => nr,
         syscall::FUTEX if !futex_op::wakes(op) => NR_NONE,
         // A shared futex has other addresses in other processes.

@@ -264,7 +264,7 @@ pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         (*slot).signals = task.pending_signals();
         // Only a wait with a time limit leaves open how it ended.
         (*slot).waker_nr = if (*slot).flags & flag::TIMED != 0 {
-            call::current_wake(slot)
+            call::current_wake(slot, tgid)
         } else {
             NR_NONE
         };

