@@ -5,7 +5,7 @@
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
 };
 use observer_common::{NR_NONE, NR_UNSURE, TaskSlot, counter, syscall, syscall::futex_op};
 
@@ -93,29 +93,62 @@ pub(crate) fn of(task: Task) -> Result<Call, u32> {
 /// was an interrupt that made the waiter runnable. `tgid`: the running task's process.
 #[inline(always)]
 pub(crate) fn current_wake(slot: *const TaskSlot, tgid: u32) -> i32 {
-    if settings::has_pt_regs() == 0 {
-        return NR_UNSURE;
+    if settings::has_pt_regs() != 0 {
+        // SAFETY: the helpers take nothing and a task that the kernel vouches for, and return its
+        // registers.
+        let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u64;
+        // SAFETY: all words lie in `struct pt_regs`, which the verifier checks.
+        let word = |i: usize| unsafe { core::ptr::read_volatile(regs.add(i)) };
+        let args = [word(DI), word(SI), word(R8)];
+        return wake(slot, tgid, word(ORIG_AX) as i32, args);
     }
-    // SAFETY: the helpers take nothing and a task that the kernel vouches for, and return its registers.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u64;
-    // SAFETY: all words lie in `struct pt_regs`, which the verifier checks.
-    let word = |i: usize| unsafe { core::ptr::read_volatile(regs.add(i)) };
+    match current_on_stack() {
+        Some(regs) => wake(
+            slot,
+            tgid,
+            regs[ORIG_AX] as i32,
+            [regs[DI], regs[SI], regs[R8]],
+        ),
+        None => NR_UNSURE,
+    }
+}
+
+/// Registers of the running task where they are at the top of its stack. A kernel thread has zeros
+/// there.
+#[inline(always)]
+fn current_on_stack() -> Option<[u64; PT_REGS]> {
+    if settings::regs_on_stack() == 0 {
+        return None;
+    }
+    // SAFETY: the first helper takes nothing (the one whose result the verifier knows is there from
+    // 5.11 on only); the other one checks the addresses.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        let stack: *const u64 = task.add(settings::off_stack() as usize).cast();
+        let top = bpf_probe_read_kernel(stack).ok()? + u64::from(settings::stack_size());
+        bpf_probe_read_kernel((top - (PT_REGS as u64) * 8) as *const [u64; PT_REGS]).ok()
+    }
+}
+
+/// What [`current_wake`] gives for a task in system call `nr`, with its first, second and fifth
+/// argument.
+#[inline(always)]
+fn wake(slot: *const TaskSlot, tgid: u32, nr: i32, [first, op, fifth]: [u64; 3]) -> i32 {
     // SAFETY: `slot` is a map entry.
     let (waiting_for, waits_by) = unsafe { ((*slot).addr, (*slot).op) };
-    let nr = word(ORIG_AX) as i32;
-    let op = word(SI) as u32;
+    let op = op as u32;
     match nr {
         syscall::FUTEX_REQUEUE => nr,
         // The end of a thread wakes those of its process, and waiters of the robust locks it shares.
         // SAFETY: `slot` is a map entry.
         syscall::EXIT | syscall::EXIT_GROUP if unsafe { (*slot).tgid } == tgid => nr,
         syscall::EXIT | syscall::EXIT_GROUP if waits_by & futex_op::PRIVATE == 0 => NR_UNSURE,
-        syscall::FUTEX_WAKE if word(DI) == waiting_for => nr,
+        syscall::FUTEX_WAKE if first == waiting_for => nr,
         syscall::FUTEX if !futex_op::wakes(op) => NR_NONE,
         // A shared futex has other addresses in other processes.
         syscall::FUTEX
-            if word(DI) == waiting_for
-                || word(R8) == waiting_for
+            if first == waiting_for
+                || fifth == waiting_for
                 || op & waits_by & futex_op::PRIVATE == 0 =>
         {
             nr

@@ -170,6 +170,24 @@ fn read_arguments(entry: &Entry, call: &Call, purpose: &mut Purpose) -> Result<(
     Ok(())
 }
 
+/// `len - 1`, masked to less than [`WAITV_MAX`] by an instruction that the compiler cannot see to be
+/// needless: up to 6.1 the verifier forgets the limits of a number that spends time on the stack.
+#[inline(always)]
+fn last_index(len: u64) -> u64 {
+    const { assert!(WAITV_MAX == 128) };
+    #[cfg_attr(
+        not(target_arch = "bpf"),
+        expect(unused_mut, reason = "the instruction is the kernel's")
+    )]
+    let mut last = len - 1;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the instruction changes one register, which it is given.
+    unsafe {
+        core::arch::asm!("{last} &= 127", last = inout(reg) last);
+    }
+    last
+}
+
 /// Keeps the whole vector of a `futex_waitv` for as long as the call lasts.
 #[inline(always)]
 fn read_vector(entry: &Entry, call: &Call) -> Result<*const WaitVector, u32> {
@@ -180,7 +198,7 @@ fn read_vector(entry: &Entry, call: &Call) -> Result<*const WaitVector, u32> {
     if len == 0 || len > WAITV_MAX as u64 {
         return Err(counter::WAITV_READ);
     }
-    let bytes = len as u32 * size_of::<FutexWaitv>() as u32;
+    let bytes = (last_index(len) as u32 + 1) * size_of::<FutexWaitv>() as u32;
     // SAFETY: the scratch entry has room for `WAITV_MAX` entries and `len` is no more; the helper reads
     // user memory without faulting and says if it could not.
     let read = unsafe {

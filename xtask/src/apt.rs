@@ -54,7 +54,11 @@ impl PrivateApt {
 
     /// apt-get with the private folders.
     fn get(&self) -> Command {
-        let mut command = Command::new("apt-get");
+        self.tool("apt-get")
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
         command
             .current_dir(&self.dir)
             .env("LC_ALL", "C")
@@ -68,22 +72,42 @@ impl PrivateApt {
         command
     }
 
-    /// Fetches a package of one suite whose version begins with `version`.
-    pub(crate) fn download(&self, suite: &str, package: &str, version: &str) -> Result<PathBuf> {
+    /// Fetches the list of one suite; gives apt-get and its like with that list alone.
+    fn update(&self, suite: &str) -> Result<impl Fn(&str) -> Command> {
         let sources = self.dir.join("sources.list");
         let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).is_file());
         fs::write(&sources, source_line(&self.mirror, suite, keyring))
             .with_context(|| format!("cannot write {}", sources.display()))?;
-        let get = || {
-            let mut command = self.get();
+        let tool = move |name: &str| {
+            let mut command = self.tool(name);
             command
                 .arg("-o")
                 .arg(option("Dir::Etc::sourcelist", &sources))
                 .args(["-o", "Dir::Etc::sourceparts=-"]);
             command
         };
-        cmd::output(get().arg("update"))?;
-        cmd::output(get().args(["download", &format!("{package}={version}*")]))?;
+        cmd::output(tool("apt-get").arg("update"))?;
+        Ok(tool)
+    }
+
+    /// The names of a suite's packages that begin with `prefix`.
+    pub(crate) fn names(&self, suite: &str, prefix: &str) -> Result<Vec<String>> {
+        let tool = self.update(suite)?;
+        // Without this machine's own packages.
+        let mut names = tool("apt-cache");
+        names
+            .args(["-o", "Dir::State::status=/dev/null"])
+            .args(["pkgnames", prefix]);
+        Ok(cmd::output(&mut names)?
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Fetches a package of one suite whose version begins with `version`.
+    pub(crate) fn download(&self, suite: &str, package: &str, version: &str) -> Result<PathBuf> {
+        let tool = self.update(suite)?;
+        cmd::output(tool("apt-get").args(["download", &format!("{package}={version}*")]))?;
         find_package(&self.dir, package)?
             .with_context(|| format!("apt-get download left no {package}_*.deb behind"))
     }

@@ -146,7 +146,7 @@ fn read_until_ready(output: impl Read, tell: &mpsc::Sender<String>) {
 }
 
 /// Has the kernel send the child a signal when this process ends, in whichever way.
-fn die_with_parent(command: &mut Command, signal: libc::c_int) {
+pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
     let parent = std::process::id() as i32;
     let ask = move || {
         // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory.

@@ -1,10 +1,10 @@
-//! What only tests and the benchmark need: programs that are installed where that may be done.
+//! What only tests, the benchmark and virtual machines need: programs that are installed where that may be done.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::bench::postgres;
 use crate::cmd::{self, Step, say};
@@ -112,22 +112,13 @@ impl Asker {
         if missing.is_empty() {
             return;
         }
-        let why_not = if !install {
-            Some("--no-install was given")
-        } else if !cmd::exists("apt-get") {
-            Some("this is not a Debian-like system")
-        } else if !project::is_root() {
-            Some("installing needs root")
-        } else {
-            None
-        };
         for Dep {
             package, needed_by, ..
         } in missing
         {
             say!("{subject}: {package} is missing, for {needed_by}\n");
         }
-        if let Some(reason) = why_not {
+        if let Some(reason) = why_not(install) {
             say!("{subject}: nothing is installed, as {reason}: {otherwise}\n");
             return;
         }
@@ -135,6 +126,34 @@ impl Asker {
         if let Err(error) = install_packages(subject, &packages) {
             say!("{subject}: {error:#}\n{subject}: {otherwise}\n");
         }
+    }
+}
+
+/// Installs a program that a command cannot do without, where that may be done.
+pub(crate) fn require(subject: &str, program: &str, package: &str, install: bool) -> Result<()> {
+    if cmd::exists(program) {
+        return Ok(());
+    }
+    say!("{subject}: {program} is missing\n");
+    if let Some(reason) = why_not(install) {
+        bail!(
+            "{program} is needed, and nothing is installed, as {reason}: install it first (on \
+             Debian and its like `apt-get install --no-install-recommends {package}`)"
+        );
+    }
+    install_packages(subject, &[package])
+}
+
+/// Why nothing can be installed, if so.
+fn why_not(install: bool) -> Option<&'static str> {
+    if !install {
+        Some("--no-install was given")
+    } else if !cmd::exists("apt-get") {
+        Some("this is not a Debian-like system")
+    } else if !project::is_root() {
+        Some("installing needs root")
+    } else {
+        None
     }
 }
 

@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo`, `test` and `bench`.
+//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench` and `vm`.
 //!
 //! Each of them makes first sure that what the build needs is there, so that the first command
 //! typed in a fresh clone may be any of them.
@@ -15,6 +15,7 @@ mod rust_src;
 mod setup;
 mod summary;
 mod test;
+mod vm;
 
 use std::process::{ExitCode, ExitStatus};
 
@@ -67,6 +68,22 @@ enum Task {
     /// Each row is a ratio against the same workload unobserved, runs interleaved. Installs before what
     /// it compares with.
     Bench(bench::Args),
+    /// Hold observer's answers against ground truth on other kernels, in emulated machines
+    ///
+    /// The kernels are the distribution's own, the newest of their line, kept in .tools/kernels:
+    /// remove them to fetch newer ones. `all` stands for those and this machine's own, and writes
+    /// docs/kernels.md.
+    Vm {
+        /// The kernels (repeatable, or with commas between)
+        #[arg(long = "kernel", value_enum, required = true, value_delimiter = ',')]
+        kernels: Vec<vm::Choice>,
+        /// Keep what the machines said, in target/vm
+        #[arg(long)]
+        keep: bool,
+        /// Install nothing: without the emulator it is an error
+        #[arg(long)]
+        no_install: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -96,6 +113,15 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Bench(args) => bench::bench(&args)?,
+        Task::Vm {
+            kernels,
+            keep,
+            no_install,
+        } => {
+            if !vm::vm(&kernels, keep, !no_install)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

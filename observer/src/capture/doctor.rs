@@ -196,8 +196,8 @@ fn types(btf: &Btf) -> Vec<Check> {
         )),
         Ok(settings) if settings.regs_on_stack == 1 => checks.push(ok(
             "registers of sleeping tasks",
-            "from the top of the kernel stack (the helper is there from 5.15 on); the waker's system \
-             call is not known, so outcomes may be absent with --futex sched",
+            "from the top of the kernel stack (the helper is there from 5.15 on): futex waits need no \
+             system call tracepoint",
         )),
         Ok(_) => checks.push(degraded(
             "registers of sleeping tasks",
