@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cmd::{self, Ended};
+use crate::demo::die_with_parent;
 
 /// How long an observer may take until it has attached itself: bpftrace compiles first.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(30);
@@ -138,26 +138,6 @@ pub(super) fn measured(command: &mut Command) -> Result<String> {
     // A standard input that is no terminal and never closes.
     command.stdin(Stdio::null());
     cmd::output(command)
-}
-
-/// Has the kernel send the child a signal when this process ends, in whichever way.
-fn die_with_parent(command: &mut Command, signal: libc::c_int) {
-    let parent = std::process::id() as i32;
-    let ask = move || {
-        // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory.
-        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // The parent may have ended just before the line above.
-        // SAFETY: getppid takes no arguments and cannot fail.
-        if unsafe { libc::getppid() } != parent {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe functions may be called: prctl and
-    // getppid are plain system calls, and nothing here allocates or takes a lock.
-    unsafe { command.pre_exec(ask) };
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
