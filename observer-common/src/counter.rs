@@ -23,17 +23,33 @@ pub const KLOCK_NESTED: u32 = 7;
 pub const STACKS_SKIPPED: u32 = 8;
 /// The totals of a task were given up, because another one took its entry in the table.
 pub const TASK_TAKEN_OVER: u32 = 9;
-/// A task was not seen to run again after a sleep: that wait is lost. The kernel may leave out events
-/// while another tool attaches to the same tracepoint.
+/// A task was not seen to run again after a sleep, and the scheduler's account does not tell when it
+/// did: that wait is lost.
 pub const SWITCH_MISSED: u32 = 10;
-/// A futex call was not seen to return: its wait is lost. The kernel leaves out system call tracepoints
-/// on a CPU whose present task was interrupted inside an operation on a BPF map.
-pub const SYSCALL_MISSED: u32 = 11;
+/// The end of a wait was not seen, and was taken from the scheduler's account: no loss, but the waker
+/// may be missing.
+pub const END_INFERRED: u32 = 11;
+/// Those that are no loss: everything is there but for a detail.
+pub const NO_LOSS: [u32; 2] = [STACKS_SKIPPED, END_INFERRED];
+/// An argument of a USDT probe could not be read: the wait was not seen.
+pub const USDT_READ: u32 = 12;
+/// The text that an argument of a USDT probe points to could not be read: the wait has no name.
+pub const USDT_TEXT: u32 = 13;
+/// No room for another wait between two USDT probes: it was not seen.
+pub const USDT_WAITS_FULL: u32 = 14;
+/// No room for another resource of USDT probes: its waits are in no totals.
+pub const USDT_RESOURCES_FULL: u32 = 15;
+/// A wait between two USDT probes was not seen to end before the next one of the same task began.
+pub const USDT_UNENDED: u32 = 16;
+/// A goroutine could not be read where it parks or is made ready: the wait was not seen.
+pub const GO_READ: u32 = 17;
+/// No room for another parked goroutine: its wait was not seen.
+pub const GO_PARKED_FULL: u32 = 18;
 /// Number of counters.
-pub const COUNT: usize = 16;
+pub const COUNT: usize = 32;
 
 /// Name of each counter, as in `loss` events.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 19] = [
     "ring_full",
     "task_collision",
     "locks_full",
@@ -45,5 +61,12 @@ pub const NAMES: [&str; 12] = [
     "stacks_skipped",
     "task_taken_over",
     "switch_missed",
-    "syscall_missed",
+    "end_inferred",
+    "usdt_read",
+    "usdt_text",
+    "usdt_waits_full",
+    "usdt_resources_full",
+    "usdt_unended",
+    "go_read",
+    "go_parked_full",
 ];

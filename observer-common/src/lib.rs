@@ -7,8 +7,10 @@
 #![no_std]
 
 pub mod counter;
+pub mod goroutine;
 pub mod kind;
 pub mod syscall;
+pub mod usdt;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its final NUL included.
 pub const COMM_LEN: usize = 16;
@@ -44,6 +46,9 @@ pub struct TaskHead {
     /// Waits that ended, modulo 2^32: tells user space whether the task's statistics changed.
     pub waits: u32,
 }
+
+/// Locks whose statistics a task finds without looking them up: a power of two.
+pub const LOCKS_OF_TASK: usize = 4;
 
 /// A wait in progress, in the entry of its task.
 #[repr(C)]
@@ -86,10 +91,9 @@ pub struct TaskSlot {
     pub state: u8,
     /// One of [`outcome`]; meaningful in a [`WaitRecord`] only.
     pub outcome: u8,
-    /// Zero.
-    pub pad0: u32,
-    /// Index of the lock's statistics that this task used last, plus one; 0: none.
-    pub stat: u32,
+    /// Indices of the statistics of locks that this task used, each in the place that its address gives, plus one; 0:
+    /// none. A task that waits for a condition variable waits for its lock as well, again and again.
+    pub locks: [u32; LOCKS_OF_TASK],
     /// Signals that were noted for the task when it was made runnable, a bit each.
     pub signals: u64,
     /// The kernel's lock that the task waits for; 0: none.
@@ -202,6 +206,36 @@ pub struct WaitvRecord {
     pub vector: WaitVector,
 }
 
+/// A thread and the registers it left user mode with, from the task iterator.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskRegs {
+    /// Thread.
+    pub tid: u32,
+    /// Process.
+    pub tgid: u32,
+    /// Kernel sleep state: 0 runs or is runnable, and what follows is older than what it does now.
+    pub state: u32,
+    /// 1: a 32-bit program.
+    pub compat: u32,
+    /// Times the thread was switched from, of its own accord and not.
+    pub switches: u64,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer, `rbp`.
+    pub bp: u64,
+    /// `rbx`, `r12`, `r13`, `r14`, `r15`: what a called function has to preserve.
+    pub saved: [u64; 5],
+    /// System call number, or [`NR_NONE`].
+    pub nr: i64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// When the thread left its CPU at the latest, `CLOCK_MONOTONIC` nanoseconds; 0: not known.
+    pub since_ns: u64,
+}
+
 /// Identity of a lock as the kernel programs know it: a futex by process and address (user space joins
 /// the keys of one shared futex), a lock inside the kernel by its address and process 0.
 #[repr(C)]
@@ -239,8 +273,8 @@ pub struct LockStat {
     pub key: LockKey,
     /// Identifier of the kernel stack that waited first, plus one; 0: none. Kernel locks only.
     pub stack: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The thread that ended the latest wait; 0: none seen.
+    pub waker_tid: u32,
     /// Durations by [`bucket`].
     pub histogram: [u32; BUCKETS],
 }
@@ -322,6 +356,13 @@ pub struct Settings {
     pub off_run_delay: u32,
     /// `task_struct.sched_info.last_queued`.
     pub off_last_queued: u32,
+    /// `task_struct.sched_info.last_arrival`; present where `off_run_delay` is.
+    pub off_last_arrival: u32,
+    /// `task_struct.se.exec_start`; [`ABSENT`], like the next one: a wait older than observer has no age
+    /// from before.
+    pub off_exec_start: u32,
+    /// `rq.clock_task`.
+    pub off_rq_clock_task: u32,
     /// `task_struct.files`; [`ABSENT`] if any of these six is: files are not told apart then.
     pub off_files: u32,
     /// `files_struct.fdt`.
@@ -334,6 +375,10 @@ pub struct Settings {
     pub off_inode: u32,
     /// `inode.i_mode`.
     pub off_mode: u32,
+    /// `task_struct.nvcsw`; [`ABSENT`] if either of the two is.
+    pub off_nvcsw: u32,
+    /// `task_struct.nivcsw`.
+    pub off_nivcsw: u32,
     /// 1: `sched_switch` passes the state of the task that leaves (5.18 on).
     pub has_state_arg: u32,
     /// 1: the helpers `bpf_task_pt_regs` and `bpf_get_current_task_btf` are there (5.15 on).
@@ -354,8 +399,6 @@ pub struct Settings {
     pub self_tgid: u32,
     /// 1: the programs log what they do, for their own debugging.
     pub log: u32,
-    /// Zero.
-    pub pad: u32,
     /// Control groups of [`filter::CGROUP`]: identifier (0: none).
     pub cgroup_id: [u64; MAX_CGROUPS],
     /// Depth of each in the tree, for the ancestor test.
@@ -377,6 +420,8 @@ pub mod filter {
     pub const COMM: u32 = 2;
     /// Only tasks in one of the control groups or below it.
     pub const CGROUP: u32 = 4;
+    /// Of the processes and the control groups, one is enough.
+    pub const EITHER: u32 = 8;
 }
 
 /// The characters of a name; it ends at the first NUL.
@@ -412,13 +457,14 @@ pub const fn bucket_end(bucket: usize) -> Option<u64> {
 
 const _: () = {
     assert!(size_of::<TaskHead>() == 16);
-    assert!(size_of::<TaskSlot>() == 136);
-    assert!(size_of::<WaitRecord>() == 168);
+    assert!(size_of::<TaskSlot>() == 144);
+    assert!(size_of::<WaitRecord>() == 176);
     assert!(size_of::<FutexWaitv>() == 24);
     assert!(size_of::<WaitVector>() == 8 + 24 * WAITV_MAX);
     assert!(size_of::<LockStat>() == 72 + 4 * BUCKETS);
     assert!(size_of::<KindStat>() == 24);
-    assert!(size_of::<Settings>() == 32 * 4 + MAX_CGROUPS * 12);
+    assert!(size_of::<TaskRegs>() == 152);
+    assert!(size_of::<Settings>() == 36 * 4 + MAX_CGROUPS * 12);
     assert!(size_of::<TaskStat>() == 24 + 24 * kind::COUNT);
 };
 

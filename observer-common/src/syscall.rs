@@ -20,6 +20,10 @@ pub const FUTEX_REQUEUE: i32 = 456;
 pub const RESTART: i32 = 219;
 /// `semop`: the one System V semaphore call without a time limit.
 pub const SEMOP: i32 = 65;
+/// `fcntl`, which waits for locks on ranges of files.
+pub const FCNTL: i32 = 72;
+/// `flock`.
+pub const FLOCK: i32 = 73;
 /// `exit`.
 pub const EXIT: i32 = 60;
 /// `exit_group`.

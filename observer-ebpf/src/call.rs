@@ -13,16 +13,24 @@ use crate::{settings, task::Task};
 
 /// Words of `struct pt_regs`.
 const PT_REGS: usize = 21;
-const R8: usize = 9;
-const R10: usize = 7;
-const DX: usize = 12;
-const SI: usize = 13;
-const DI: usize = 14;
-const ORIG_AX: usize = 15;
-const IP: usize = 16;
-const CS: usize = 17;
+pub(crate) const R15: usize = 0;
+pub(crate) const R14: usize = 1;
+pub(crate) const R13: usize = 2;
+pub(crate) const R12: usize = 3;
+pub(crate) const BP: usize = 4;
+pub(crate) const BX: usize = 5;
+pub(crate) const R8: usize = 9;
+pub(crate) const R9: usize = 8;
+pub(crate) const R10: usize = 7;
+pub(crate) const DX: usize = 12;
+pub(crate) const SI: usize = 13;
+pub(crate) const DI: usize = 14;
+pub(crate) const ORIG_AX: usize = 15;
+pub(crate) const IP: usize = 16;
+pub(crate) const CS: usize = 17;
+pub(crate) const SP: usize = 19;
 /// Code segment of 32-bit programs, `__USER32_CS`.
-const USER32_CS: u64 = 0x23;
+pub(crate) const USER32_CS: u64 = 0x23;
 /// Bit that x32 programs set in system call numbers.
 const X32_BIT: i32 = 0x4000_0000;
 

@@ -3,8 +3,7 @@
 //!
 //! It saves the call of a helper in the hottest path: a call costs more than all the loads and stores
 //! around it, above all where returns are guarded against speculation. (The task that runs is asked for
-//! by a call all the same: the kernel may leave out a few context switches while other tools attach to
-//! the same tracepoint, and a waker must not be a guess.)
+//! by a call all the same: a few context switches reach no program, and a waker must not be a guess.)
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use observer_common::ABSENT;
@@ -14,6 +13,11 @@ use crate::{maps, settings, task::Task};
 /// The relation of the clocks is taken anew after this long. Within it they drift apart by less than
 /// 5 µs even while the time daemon steers at its limit of 500 parts per million.
 const FRESH_NS: u64 = 10_000_000;
+/// More than this, and 500 parts per million of the time since, the clocks do not drift apart.
+const DRIFT_NS: u64 = 1_000;
+const DRIFT_SHIFT: u64 = 11;
+/// A difference that stays larger for so many readings is true: the clock was stepped.
+const DOUBTS: u64 = 16;
 /// The budget of stacks is renewed this often.
 const STACK_PERIOD_NS: u64 = 100_000_000;
 
@@ -23,6 +27,8 @@ struct Cpu {
     offset_ns: u64,
     /// Scheduler's clock up to which `offset_ns` is used.
     fresh_until_ns: u64,
+    /// How many times in a row a new offset was not believed.
+    doubts: u64,
     /// The latest result of [`switch_ns`] on this CPU.
     last_switch_ns: u64,
     /// Stacks that may still be taken, and when that number is renewed.
@@ -62,8 +68,19 @@ pub(crate) fn switch_ns(task: Task) -> u64 {
             sched_ns.wrapping_add((*cpu).offset_ns)
         } else {
             let now = clock_ns();
-            (*cpu).offset_ns = now.wrapping_sub(sched_ns);
-            (*cpu).fresh_until_ns = sched_ns.wrapping_add(FRESH_NS);
+            let offset_ns = now.wrapping_sub(sched_ns);
+            // A run queue's clock that stood still for a while, and a host that took the CPU away between
+            // the two readings, make the difference too large, never too small.
+            let elapsed_ns = sched_ns.wrapping_add(FRESH_NS).wrapping_sub(until_ns);
+            let drift_ns = DRIFT_NS + (elapsed_ns >> DRIFT_SHIFT);
+            let grown_ns = offset_ns.wrapping_sub((*cpu).offset_ns) as i64;
+            if until_ns == 0 || grown_ns <= drift_ns as i64 || (*cpu).doubts >= DOUBTS {
+                (*cpu).offset_ns = offset_ns;
+                (*cpu).fresh_until_ns = sched_ns.wrapping_add(FRESH_NS);
+                (*cpu).doubts = 0;
+            } else {
+                (*cpu).doubts += 1;
+            }
             now
         };
         (*cpu).last_switch_ns = now;

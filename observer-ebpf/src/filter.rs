@@ -17,7 +17,9 @@ pub(crate) fn passes(tgid: u32) -> bool {
         return true;
     }
     // SAFETY: a look-up whose value is not read.
-    if filters & filter::PID != 0 && unsafe { maps::PIDS.get(tgid) }.is_none() {
+    let named = filters & filter::PID == 0 || unsafe { maps::PIDS.get(tgid) }.is_some();
+    let either = filters & filter::EITHER != 0;
+    if !named && !either {
         return false;
     }
     if filters & filter::COMM != 0 {
@@ -29,11 +31,11 @@ pub(crate) fn passes(tgid: u32) -> bool {
             return false;
         }
     }
-    filters & filter::CGROUP == 0 || in_cgroup()
+    filters & filter::CGROUP == 0 || (either && named) || in_cgroup()
 }
 
 /// May a task that does not run now be observed? Its control group cannot be asked for: user space does
-/// not seed when there is a filter by control group.
+/// not seed when there is a filter by control group alone.
 #[inline(always)]
 pub(crate) fn passes_named(tgid: u32, comm: &Comm) -> bool {
     let filters = settings::filters();

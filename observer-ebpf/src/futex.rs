@@ -27,31 +27,37 @@ const ERESTARTSYS: i64 = -512;
 const ERESTART_RESTARTBLOCK: i64 = -516;
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_enter_futex(ctx: TracePointContext) -> u32 {
     enter(&ctx, syscall::FUTEX)
 }
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_enter_futex_wait(ctx: TracePointContext) -> u32 {
     enter(&ctx, syscall::FUTEX_WAIT)
 }
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_enter_futex_waitv(ctx: TracePointContext) -> u32 {
     enter(&ctx, syscall::FUTEX_WAITV)
 }
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_exit_futex(ctx: TracePointContext) -> u32 {
     exit(&ctx)
 }
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_exit_futex_wait(ctx: TracePointContext) -> u32 {
     exit(&ctx)
 }
 
 #[tracepoint]
+#[inline(always)]
 pub(crate) fn sys_exit_futex_waitv(ctx: TracePointContext) -> u32 {
     exit(&ctx)
 }
@@ -79,6 +85,10 @@ fn arm(call: &Call) -> Result<(), u32> {
         return Ok(());
     }
     let entry = Entry::claim(tid, tgid)?;
+    if entry.start_ns() != 0 {
+        // The return of the call before was not seen.
+        wait::returned(&entry);
+    }
     let mut purpose = Purpose {
         nr: call.nr,
         kind: kind::FUTEX,
@@ -170,22 +180,22 @@ fn read_arguments(entry: &Entry, call: &Call, purpose: &mut Purpose) -> Result<(
     Ok(())
 }
 
-/// `len - 1`, masked to less than [`WAITV_MAX`] by an instruction that the compiler cannot see to be
-/// needless: up to 6.1 the verifier forgets the limits of a number that spends time on the stack.
+/// An index, masked to less than [`WAITV_MAX`] by an instruction that the compiler cannot see to be needless: up
+/// to 6.1 the verifier forgets the limits of a number that spends time on the stack.
 #[inline(always)]
-fn last_index(len: u64) -> u64 {
+pub(crate) fn bounded(index: u64) -> u64 {
     const { assert!(WAITV_MAX == 128) };
     #[cfg_attr(
         not(target_arch = "bpf"),
         expect(unused_mut, reason = "the instruction is the kernel's")
     )]
-    let mut last = len - 1;
+    let mut index = index;
     #[cfg(target_arch = "bpf")]
     // SAFETY: the instruction changes one register, which it is given.
     unsafe {
-        core::arch::asm!("{last} &= 127", last = inout(reg) last);
+        core::arch::asm!("{index} &= 127", index = inout(reg) index);
     }
-    last
+    index
 }
 
 /// Keeps the whole vector of a `futex_waitv` for as long as the call lasts.
@@ -198,7 +208,7 @@ fn read_vector(entry: &Entry, call: &Call) -> Result<*const WaitVector, u32> {
     if len == 0 || len > WAITV_MAX as u64 {
         return Err(counter::WAITV_READ);
     }
-    let bytes = (last_index(len) as u32 + 1) * size_of::<FutexWaitv>() as u32;
+    let bytes = (bounded(len - 1) as u32 + 1) * size_of::<FutexWaitv>() as u32;
     // SAFETY: the scratch entry has room for `WAITV_MAX` entries and `len` is no more; the helper reads
     // user memory without faulting and says if it could not.
     let read = unsafe {
@@ -233,16 +243,16 @@ fn read_vector(entry: &Entry, call: &Call) -> Result<*const WaitVector, u32> {
 fn exit(ctx: &TracePointContext) -> u32 {
     // SAFETY: the record of the tracepoint has the return value there; the helper checks the bounds.
     let ret = unsafe { ctx.read_at::<i64>(ARGS) }.unwrap_or(0);
-    report(ctx, leave(ret));
+    leave(ret);
     0
 }
 
 /// The call returns: if the task slept in it, that was a wait.
 #[inline(always)]
-fn leave(ret: i64) -> Result<(), u32> {
+fn leave(ret: i64) {
     let (tid, _) = current();
     let Some(entry) = Entry::find(tid) else {
-        return Ok(());
+        return;
     };
     // SAFETY: `slot` and `head` are map entries of the task that runs here.
     let (armed, requeue_pi) = unsafe {
@@ -252,21 +262,19 @@ fn leave(ret: i64) -> Result<(), u32> {
         )
     };
     if !armed {
-        return Ok(());
+        return;
     }
     let now = cpu::clock_ns();
-    let result = if entry.start_ns() == 0 || (ret == EAGAIN && !requeue_pi) {
+    if entry.start_ns() == 0 || (ret == EAGAIN && !requeue_pi) {
         // It never slept on the futex, or the value had changed before it could: no wait.
         let _ = maps::VECTORS.remove(tid);
         // SAFETY: as above.
         unsafe { (*entry.head).start_ns = 0 };
-        Ok(())
     } else {
-        wait::end(&entry, outcome_of(ret), ret, now)
-    };
+        wait::end(&entry, outcome_of(ret), ret, now);
+    }
     // SAFETY: as above.
     unsafe { (*entry.slot).flags &= flag::AFTER_LONG };
-    result
 }
 
 #[inline(always)]

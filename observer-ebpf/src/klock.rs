@@ -53,15 +53,14 @@ fn observed() -> Result<Option<Entry>, u32> {
 }
 
 #[btf_tracepoint(function = "contention_begin")]
+#[inline(always)]
 pub(crate) fn contention_begin(ctx: BtfTracePointContext) -> i32 {
     if cpu::is_busy() {
         return 0;
     }
     let lock = ctx.arg::<u64>(0);
     let flags = ctx.arg::<u64>(1) as u32;
-    if let Err(cause) = begin(lock, flags) {
-        maps::lose(cause);
-    }
+    maps::lose_on(begin(lock, flags));
     0
 }
 
@@ -107,6 +106,7 @@ fn begin(lock: u64, flags: u32) -> Result<(), u32> {
 }
 
 #[btf_tracepoint(function = "contention_end")]
+#[inline(always)]
 pub(crate) fn contention_end(ctx: BtfTracePointContext) -> i32 {
     if cpu::is_busy() {
         return 0;
@@ -126,10 +126,9 @@ pub(crate) fn contention_end(ctx: BtfTracePointContext) -> i32 {
         now,
         op: flags,
         outcome: 0,
+        waker_tid: 0,
     };
-    if let Err(cause) = stats::add_kernel_lock_wait(&ctx, &key, &counted) {
-        maps::lose(cause);
-    }
+    maps::lose_on(stats::add_kernel_lock_wait(&ctx, &key, &counted));
     0
 }
 

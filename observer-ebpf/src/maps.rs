@@ -48,12 +48,23 @@ pub(crate) static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
 /// Names to observe, for the filter.
 #[map]
 pub(crate) static COMMS: HashMap<Comm, u8> = HashMap::with_max_entries(1, 0);
+/// The process whose threads' registers are asked for; 0: all.
+#[map]
+pub(crate) static REGS_OF: Array<u32> = Array::with_max_entries(1, 0);
 /// Vectors of `futex_waitv` calls in progress, by thread.
 #[map]
 pub(crate) static VECTORS: HashMap<u32, WaitVector> = HashMap::with_max_entries(1, 0);
 /// Room to read a vector into: too large for the stack of a program.
 #[map]
 pub(crate) static VECTOR_SCRATCH: PerCpuArray<WaitVector> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counts the loss that a step ended with, if it did.
+#[inline(always)]
+pub(crate) fn lose_on(result: Result<(), u32>) {
+    if let Err(cause) = result {
+        lose(cause);
+    }
+}
 
 /// Counts a loss; `cause` is one of [`counter`].
 #[inline(always)]

@@ -26,6 +26,7 @@ const INTERRUPTIBLE: u32 = 1;
 pub(crate) const SLEEPING: u32 = 3;
 
 #[btf_tracepoint(function = "sched_switch")]
+#[inline(always)]
 pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let (prev, next) = (Task::arg(&ctx, 1), Task::arg(&ctx, 2));
     let state = if settings::has_state_arg() != 0 {
@@ -34,6 +35,11 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         prev.state()
     };
     let mut now = 0;
+    if let Some(entry) = Entry::find(prev.tid())
+        && wait::is_unsettled(&entry)
+    {
+        wait::settle(prev, &entry);
+    }
     // A task that was preempted on its way to sleep is still runnable, whatever its state says.
     if state & TASK_DEAD != 0 {
         ends(prev);
@@ -42,7 +48,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     } else {
         report(&ctx, queues(prev));
     }
-    report(&ctx, runs(next, now));
+    runs(next, now);
     0
 }
 
@@ -69,12 +75,11 @@ fn sleeps(ctx: &BtfTracePointContext, task: Task, state: u32, now: &mut u64) -> 
     let mut by_syscall = flags & flag::BY_SYSCALL != 0;
     if by_syscall && call.ip != 0 && call.nr != last_nr && call.nr != syscall::RESTART {
         // The task sleeps in another call: the return of the futex call was not seen.
-        // SAFETY: `slot` and `head` are map entries of the task that leaves the CPU.
-        unsafe {
-            (*entry.slot).flags &= flag::AFTER_LONG;
-            (*entry.head).start_ns = 0;
+        if entry.start_ns() != 0 {
+            wait::returned(&entry);
         }
-        maps::lose(counter::SYSCALL_MISSED);
+        // SAFETY: `slot` is a map entry of the task that leaves the CPU.
+        unsafe { (*entry.slot).flags &= flag::AFTER_LONG };
         by_syscall = false;
     }
     if by_syscall && state & INTERRUPTIBLE == 0 {
@@ -87,9 +92,8 @@ fn sleeps(ctx: &BtfTracePointContext, task: Task, state: u32, now: &mut u64) -> 
     } else {
         purpose(task, &entry, &call, state, last_nr, true)
     };
-    let begun = wait::begin(task, &entry, tgid, purpose, state, *now);
-    let stacks = take_stacks(ctx, &entry, *now);
-    result.and(begun).and(stacks)
+    wait::begin(task, &entry, tgid, purpose, state, *now);
+    result.and(take_stacks(ctx, &entry, *now))
 }
 
 /// Notes where the task sleeps, within the budget. The task still is the one that runs.
@@ -211,37 +215,39 @@ static KINDS: [u8; syscall::MAX] = syscall::KINDS;
 
 /// `task` is about to run.
 #[inline(always)]
-fn runs(task: Task, now: u64) -> Result<(), u32> {
+fn runs(task: Task, now: u64) {
     let tid = task.tid();
     if tid == 0 {
-        return Ok(());
+        return;
     }
     let Some(entry) = Entry::find(tid) else {
-        return Ok(());
+        return;
     };
     if entry.start_ns() == 0 {
-        return wait::queued(task, &entry, now);
+        wait::queued(task, &entry, now);
+        return;
     }
     // SAFETY: `slot` is a map entry.
     unsafe {
         if (*entry.slot).flags & flag::RAN != 0 {
-            return Ok(());
+            return;
         }
     }
     let now = if now == 0 { cpu::switch_ns(task) } else { now };
-    let resumed = wait::resume(task, entry.slot, now);
+    wait::resume(task, entry.slot, now);
     // SAFETY: as above.
     unsafe {
         if (*entry.slot).flags & flag::BY_SYSCALL != 0 {
             (*entry.slot).flags |= flag::RAN;
-            return resumed;
+            return;
         }
     }
     let how = wait::outcome_of(entry.slot);
-    resumed.and(wait::end(&entry, how, -1, now))
+    wait::end(&entry, how, -1, now);
 }
 
 #[btf_tracepoint(function = "sched_waking")]
+#[inline(always)]
 pub(crate) fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let task = Task::arg(&ctx, 0);
     let Some(entry) = Entry::find(task.tid()) else {

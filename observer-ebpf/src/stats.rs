@@ -4,7 +4,9 @@ use aya_ebpf::{
     helpers::bpf_get_smp_processor_id,
     programs::{BtfTracePointContext, tracing::StackIdContext as _},
 };
-use observer_common::{LockKey, LockStat, TaskSlot, bucket, counter, flag, kind, outcome};
+use observer_common::{
+    LOCKS_OF_TASK, LockKey, LockStat, TaskSlot, bucket, counter, flag, kind, outcome,
+};
 
 use crate::{cpu, maps, settings, task::Entry};
 
@@ -61,7 +63,14 @@ fn index_of(key: &LockKey) -> Result<u32, u32> {
     index
 }
 
-/// A lock's totals: by the index the task used last (`cached`, plus one), else by key.
+/// The place of a lock among those of a task, by Fibonacci hashing: words of one lock lie next to each other.
+#[inline(always)]
+fn place_of(addr: u64) -> usize {
+    const BITS: u32 = LOCKS_OF_TASK.trailing_zeros();
+    (addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BITS)) as usize & (LOCKS_OF_TASK - 1)
+}
+
+/// A lock's totals: by the index that the task remembers (`cached`, plus one), else by key.
 #[inline(always)]
 unsafe fn find(cached: &mut u32, key: &LockKey) -> Result<*mut LockStat, u32> {
     // SAFETY: the statistics are map entries.
@@ -95,6 +104,7 @@ pub(crate) struct Counted {
     pub(crate) now: u64,
     pub(crate) op: u32,
     pub(crate) outcome: u8,
+    pub(crate) waker_tid: u32,
 }
 
 #[inline(always)]
@@ -112,6 +122,7 @@ unsafe fn count(stat: *mut LockStat, wait: &Counted, times: u64) {
             _ => {}
         }
         (*stat).op = wait.op;
+        (*stat).waker_tid = wait.waker_tid;
         (*stat).last_ns = wait.now;
         let bucket = bucket(wait.dur_ns) as usize & (observer_common::BUCKETS - 1);
         add32(&raw mut (*stat).histogram[bucket], times as u32);
@@ -120,12 +131,7 @@ unsafe fn count(stat: *mut LockStat, wait: &Counted, times: u64) {
 
 /// Counts a wait for the lock in `slot`.
 #[inline(always)]
-pub(crate) unsafe fn add_lock_wait(
-    slot: *mut TaskSlot,
-    dur_ns: u64,
-    now: u64,
-    times: u64,
-) -> Result<(), u32> {
+pub(crate) unsafe fn add_lock_wait(slot: *mut TaskSlot, dur_ns: u64, now: u64, times: u64) {
     // SAFETY: `slot` and the statistics are map entries.
     unsafe {
         let key = LockKey {
@@ -133,16 +139,23 @@ pub(crate) unsafe fn add_lock_wait(
             tgid: (*slot).tgid,
             pad: 0,
         };
-        let stat = find(&mut (*slot).stat, &key)?;
+        let place = place_of(key.addr);
+        let stat = match find(&mut (*slot).locks[place], &key) {
+            Ok(stat) => stat,
+            Err(cause) => {
+                maps::lose(cause);
+                return;
+            }
+        };
         let wait = Counted {
             dur_ns,
             now,
             op: (*slot).op,
             outcome: (*slot).outcome,
+            waker_tid: (*slot).waker_tid,
         };
         count(stat, &wait, times);
     }
-    Ok(())
 }
 
 /// Counts a wait for a lock inside the kernel. Of a lock's first wait the stack is kept: it names a lock

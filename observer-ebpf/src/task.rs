@@ -3,7 +3,9 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid, programs::BtfTracePointContext};
-use observer_common::{ABSENT, Comm, TID_ENDED, TaskHead, TaskSlot, TaskStat, counter, kind};
+use observer_common::{
+    ABSENT, Comm, LOCKS_OF_TASK, TID_ENDED, TaskHead, TaskSlot, TaskStat, counter, kind,
+};
 
 use crate::{maps, settings};
 
@@ -90,6 +92,20 @@ impl Task {
             .address(settings::off_rq_clock())
     }
 
+    /// When the task last left a CPU, by the scheduler's clock, at the latest that this can have been. The
+    /// clock that the time was noted by leaves out interrupts and what the host took; how far it is behind
+    /// is known for now, and was less then.
+    #[inline(always)]
+    pub(crate) fn left_cpu(self) -> u64 {
+        let queue = self
+            .follow(settings::off_cfs_rq())
+            .follow(settings::off_cfs_rq_rq());
+        let behind_ns = queue
+            .address(settings::off_rq_clock())
+            .saturating_sub(queue.address(settings::off_rq_clock_task()));
+        self.load::<u64>(settings::off_exec_start()) + behind_ns
+    }
+
     /// Does the scheduler account for this kernel's tasks' time on run queues?
     #[inline(always)]
     pub(crate) fn has_run_delay() -> bool {
@@ -108,10 +124,23 @@ impl Task {
         self.load(settings::off_last_queued())
     }
 
+    /// When the task last got a CPU, by the scheduler's clock. `sched_switch` comes before it is set anew.
+    #[inline(always)]
+    pub(crate) fn last_arrival(self) -> u64 {
+        self.load(settings::off_last_arrival())
+    }
+
     /// Address of the kernel stack; only for kernels without `bpf_task_pt_regs`.
     #[inline(always)]
     pub(crate) fn stack(self) -> u64 {
         self.load(settings::off_stack())
+    }
+
+    /// Times the task was switched from.
+    #[inline(always)]
+    pub(crate) fn switches(self) -> u64 {
+        self.address(settings::off_nvcsw())
+            .wrapping_add(self.address(settings::off_nivcsw()))
     }
 
     /// The name, as two words: the kernel lets a program load the array in pieces of any size.
@@ -167,7 +196,11 @@ impl Entry {
                 (*head).tid = tid;
                 (*slot).flags = 0;
                 (*slot).nr = 0;
-                (*slot).stat = 0;
+                let mut i = 0;
+                while i < LOCKS_OF_TASK {
+                    write_volatile(&raw mut (*slot).locks[i], 0);
+                    i += 1;
+                }
                 (*slot).signals = 0;
                 (*slot).user_stack = 0;
                 (*slot).kernel_stack = 0;

@@ -3,12 +3,12 @@
 use core::ptr::write_volatile;
 
 use observer_common::{
-    NR_NONE, NR_UNSURE, TaskSlot, WaitRecord, WaitvRecord, counter, flag, kind, outcome, syscall,
-    syscall::futex_op,
+    FutexWaitv, NR_NONE, NR_UNSURE, TaskSlot, WaitRecord, WaitvRecord, counter, flag, kind,
+    outcome, syscall, syscall::futex_op,
 };
 
 use crate::{
-    cpu, maps, stats,
+    cpu, futex, maps, stats,
     task::{Entry, Task},
 };
 
@@ -51,26 +51,11 @@ pub(crate) fn is_futex_call(nr: i32) -> bool {
 
 /// A wait begins, or a task sleeps again in the same system call.
 #[inline(always)]
-pub(crate) fn begin(
-    task: Task,
-    entry: &Entry,
-    tgid: u32,
-    purpose: Purpose,
-    state: u32,
-    now: u64,
-) -> Result<(), u32> {
-    let mut result = Ok(());
+pub(crate) fn begin(task: Task, entry: &Entry, tgid: u32, purpose: Purpose, state: u32, now: u64) {
     let slot = entry.slot;
     // SAFETY: `slot` and `head` point to map entries that only the CPU of this task writes, but for the
     // fields of the waker.
     unsafe {
-        // The same wait goes on if the task is still in the call, and has run since. Otherwise its switch
-        // back was not seen, and all that is known of that wait is wrong by now.
-        let again = flag::BY_SYSCALL | flag::RAN;
-        if (*entry.head).start_ns != 0 && (*slot).flags & again != again {
-            write_volatile(&raw mut (*entry.head).start_ns, 0);
-            result = Err(counter::SWITCH_MISSED);
-        }
         (*slot).sleep_ns = now;
         (*slot).state = state as u8;
         if (*slot).wake_ns + EARLY_WAKE_NS < now {
@@ -83,8 +68,9 @@ pub(crate) fn begin(
             (*slot).run_delay_ns = task.run_delay();
         }
         (*slot).flags = purpose.flags | ((*slot).flags & flag::AFTER_LONG);
+        // The task has not left the system call: the same wait goes on.
         if (*entry.head).start_ns != 0 {
-            return result;
+            return;
         }
         (*slot).tid = (*entry.head).tid;
         (*slot).tgid = tgid;
@@ -97,23 +83,88 @@ pub(crate) fn begin(
         write_volatile(&raw mut (*slot).start_ns, now);
         write_volatile(&raw mut (*entry.head).start_ns, now);
     }
-    result
+}
+
+/// Is there a wait whose end was not seen, though the task runs?
+#[inline(always)]
+pub(crate) fn is_unsettled(entry: &Entry) -> bool {
+    // SAFETY: `slot` points to a map entry.
+    entry.start_ns() != 0 && unsafe { (*entry.slot).flags } & flag::RAN == 0
+}
+
+/// Ends the wait of a task that leaves its CPU and was not seen to get it, as of when the scheduler says
+/// that it got it.
+#[inline(always)]
+pub(crate) fn settle(task: Task, entry: &Entry) {
+    let slot = entry.slot;
+    let now = cpu::switch_ns(task);
+    // SAFETY: `slot` and `head` point to map entries of the task that leaves this CPU.
+    unsafe {
+        let got_ns = if Task::has_run_delay() {
+            now.saturating_sub(task.rq_clock().saturating_sub(task.last_arrival()))
+        } else {
+            0
+        };
+        if got_ns < (*slot).sleep_ns {
+            write_volatile(&raw mut (*entry.head).start_ns, 0);
+            // A wait that was entered while it was just ending has been no wait that began meanwhile.
+            if (*slot).flags & flag::SEEDED == 0 {
+                maps::lose(counter::SWITCH_MISSED);
+            }
+            return;
+        }
+        let queued_ns = task.run_delay().saturating_sub((*slot).run_delay_ns);
+        add_sleep(slot, got_ns - (*slot).sleep_ns, queued_ns);
+        (*slot).flags |= flag::SPLIT;
+        maps::lose(counter::END_INFERRED);
+        if (*slot).flags & flag::BY_SYSCALL != 0 {
+            (*slot).flags |= flag::RAN;
+            return;
+        }
+        end(entry, outcome_of(slot), -1, got_ns);
+    }
+}
+
+/// Ends a wait whose system call was not seen to return, as of its last sleep.
+#[inline(always)]
+pub(crate) fn returned(entry: &Entry) {
+    let slot = entry.slot;
+    // SAFETY: `slot` points to a map entry.
+    let last_ns = unsafe { (*slot).start_ns + (*slot).blocked_ns + (*slot).runqueue_ns };
+    maps::lose(counter::END_INFERRED);
+    end(entry, outcome_of(slot), -1, last_ns);
+}
+
+/// Adds a sleep that is over to the wait.
+#[inline(always)]
+unsafe fn add_sleep(slot: *mut TaskSlot, all_ns: u64, queued_ns: u64) {
+    let runqueue_ns = if queued_ns < all_ns {
+        queued_ns
+    } else {
+        all_ns
+    };
+    // SAFETY: the caller passes a map entry that only this CPU writes.
+    unsafe {
+        (*slot).blocked_ns += all_ns - runqueue_ns;
+        (*slot).runqueue_ns += runqueue_ns;
+    }
 }
 
 /// A task is on a CPU again: adds the sleep that is over to the wait.
 #[inline(always)]
-pub(crate) fn resume(task: Task, slot: *mut TaskSlot, now: u64) -> Result<(), u32> {
+pub(crate) fn resume(task: Task, slot: *mut TaskSlot, now: u64) {
     // SAFETY: `slot` points to a map entry that only the CPU of this task writes, but for the fields of
     // the waker.
     unsafe {
         let slept_ns = (*slot).sleep_ns;
-        // Two CPUs' readings may differ by a little; by more, the duration would be a lie.
+        // Two CPUs' readings may differ by a little, and a run queue's clock may stand still for a while.
+        // By more, the duration would be a lie.
+        let now = if now < slept_ns { cpu::clock_ns() } else { now };
         if now < slept_ns {
-            return if slept_ns - now > CLOCK_TOLERANCE_NS {
-                Err(counter::CLOCK_BACKWARDS)
-            } else {
-                Ok(())
-            };
+            if slept_ns - now > CLOCK_TOLERANCE_NS {
+                maps::lose(counter::CLOCK_BACKWARDS);
+            }
+            return;
         }
         let all_ns = now - slept_ns;
         let runqueue_ns = if Task::has_run_delay() {
@@ -125,15 +176,8 @@ pub(crate) fn resume(task: Task, slot: *mut TaskSlot, now: u64) -> Result<(), u3
         } else {
             0
         };
-        let runqueue_ns = if runqueue_ns < all_ns {
-            runqueue_ns
-        } else {
-            all_ns
-        };
-        (*slot).blocked_ns += all_ns - runqueue_ns;
-        (*slot).runqueue_ns += runqueue_ns;
+        add_sleep(slot, all_ns, runqueue_ns);
     }
-    Ok(())
 }
 
 /// Time on run queues since the task slept, by the scheduler's own account, which adds up its stays on
@@ -148,10 +192,12 @@ fn queued_ns(task: Task, before_ns: u64) -> u64 {
 }
 
 /// A wait ended: adds it to the totals, and sends it if it was long.
+///
+/// What is lost is counted at once. Handed back it would be kept on the stack, where nothing is written when
+/// nothing was lost; and before 6.2 the verifier lets no program read what it has not written.
 #[inline(always)]
-pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32> {
+pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) {
     let slot = entry.slot;
-    let mut result = Ok(());
     // SAFETY: `slot` and `head` point to map entries that only the CPU of this task writes, but for the
     // fields of the waker.
     unsafe {
@@ -167,19 +213,19 @@ pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32>
             if matches!((*slot).kind, kind::FUTEX | kind::LOCK | kind::CONDVAR)
                 && is_futex_call((*slot).nr)
             {
-                result = stats::add_lock_wait(slot, dur_ns, now, times);
+                stats::add_lock_wait(slot, dur_ns, now, times);
             }
             stats::add_task_wait(entry, (*slot).kind, dur_ns, times);
         }
         (*entry.head).waits = (*entry.head).waits.wrapping_add(1);
         if long {
             (*slot).flags |= flag::AFTER_LONG;
-            result = result.and(send(entry, ret, now));
+            send(entry, ret, now);
         } else {
             (*slot).flags &= !flag::AFTER_LONG;
             if (*slot).user_stack != 0 {
                 (*slot).flags |= flag::SAMPLE;
-                result = result.and(send(entry, ret, now));
+                send(entry, ret, now);
                 (*slot).flags &= !flag::SAMPLE;
             }
         }
@@ -189,35 +235,36 @@ pub(crate) fn end(entry: &Entry, how: u8, ret: i64, now: u64) -> Result<(), u32>
         (*slot).wake_ns = 0;
         (*slot).waker_tid = 0;
     }
-    result
 }
 
 /// Puts the address of the futex that ended a `futex_waitv` in the place of the first one.
 #[inline(always)]
 unsafe fn woken_futex(slot: *mut TaskSlot, index: u64) {
-    // SAFETY: `slot` points to a map entry; the vector's index is compared with its length.
+    // SAFETY: `slot` points to a map entry; the vector's index is less than its room.
     unsafe {
         if let Some(vector) = maps::VECTORS.get((*slot).tid)
             && index < vector.len
-            && let Some(futex) = vector.futexes.get(index as usize)
         {
-            (*slot).addr = futex.uaddr;
-            (*slot).op = futex.flags & futex_op::PRIVATE;
-            (*slot).stat = 0;
+            let futex = (&raw const vector.futexes)
+                .cast::<FutexWaitv>()
+                .add(futex::bounded(index) as usize);
+            (*slot).addr = (*futex).uaddr;
+            (*slot).op = (*futex).flags & futex_op::PRIVATE;
         }
     }
 }
 
 /// Sends a wait through the ring buffer.
 #[inline(always)]
-unsafe fn send(entry: &Entry, ret: i64, now: u64) -> Result<(), u32> {
+unsafe fn send(entry: &Entry, ret: i64, now: u64) {
     // SAFETY: `slot` points to a map entry.
     let (nr, tid) = unsafe { ((*entry.slot).nr, (*entry.slot).tid) };
     if nr == syscall::FUTEX_WAITV
         && let Some(vector) = maps::VECTORS.get_ptr(tid)
     {
         let Some(mut space) = maps::RING.reserve::<WaitvRecord>(0) else {
-            return Err(counter::RING_FULL);
+            maps::lose(counter::RING_FULL);
+            return;
         };
         let to = space.as_mut_ptr();
         // SAFETY: the reservation has room for the whole record; `vector` is a map value.
@@ -226,15 +273,15 @@ unsafe fn send(entry: &Entry, ret: i64, now: u64) -> Result<(), u32> {
             copy_vector(vector, &raw mut (*to).vector);
         }
         space.submit(NO_WAKEUP);
-        return Ok(());
+        return;
     }
     let Some(mut space) = maps::RING.reserve::<WaitRecord>(0) else {
-        return Err(counter::RING_FULL);
+        maps::lose(counter::RING_FULL);
+        return;
     };
     // SAFETY: the reservation has room for the whole record.
     unsafe { fill(space.as_mut_ptr(), entry, ret, now) };
     space.submit(NO_WAKEUP);
-    Ok(())
 }
 
 /// Writes a record in its place.
@@ -255,23 +302,24 @@ unsafe fn fill(to: *mut WaitRecord, entry: &Entry, ret: i64, now: u64) {
 /// A task that did not sleep is about to run: it was waiting for a CPU, after it was preempted, gave
 /// way, or slept in a way that is no wait.
 #[inline(always)]
-pub(crate) fn queued(task: Task, entry: &Entry, now: u64) -> Result<(), u32> {
+pub(crate) fn queued(task: Task, entry: &Entry, now: u64) {
     if !Task::has_run_delay() {
-        return Ok(());
+        return;
     }
     // SAFETY: `slot` is a map entry.
     let dur_ns = queued_ns(task, unsafe { (*entry.slot).run_delay_ns });
     // SAFETY: as above; the next stay begins here, should the switch away not be seen.
     unsafe { (*entry.slot).run_delay_ns += dur_ns };
     if dur_ns == 0 {
-        return Ok(());
+        return;
     }
     stats::add_queued(entry, dur_ns);
     if dur_ns < threshold() {
-        return Ok(());
+        return;
     }
     let Some(mut space) = maps::RING.reserve::<WaitRecord>(0) else {
-        return Err(counter::RING_FULL);
+        maps::lose(counter::RING_FULL);
+        return;
     };
     let now = if now == 0 { cpu::switch_ns(task) } else { now };
     let to = space.as_mut_ptr();
@@ -294,12 +342,11 @@ pub(crate) fn queued(task: Task, entry: &Entry, now: u64) -> Result<(), u32> {
         (*to).comm = task.comm();
     }
     space.submit(NO_WAKEUP);
-    Ok(())
 }
 
 /// Waits at least this long are sent.
 #[inline(always)]
-fn threshold() -> u64 {
+pub(crate) fn threshold() -> u64 {
     match maps::CONFIG.get(0) {
         // SAFETY: a field of a map entry, which user space may change at any time.
         Some(config) => unsafe { core::ptr::read_volatile(&raw const config.min_wait_ns) },

@@ -3,7 +3,7 @@
 //! It has a contended mutex with a slow holder, two threads in a deadlock, a pool of workers that
 //! is merely idle, and a thread in a slow read. It runs until it is stopped.
 
-#[path = "workload/pthread.rs"]
+#[path = "../src/workload/pthread.rs"]
 #[expect(
     dead_code,
     reason = "the demo needs no timed waits and no priority inheritance"

@@ -154,12 +154,32 @@ impl Glyphs {
         }
     }
 
+    /// Stands between a function and its caller, which is behind it.
+    pub(crate) fn called_by(self) -> &'static str {
+        self.pick("←", "<-")
+    }
+
     pub(crate) fn rule(self) -> &'static str {
         self.pick("─", "-")
     }
 
     pub(crate) fn bar(self) -> &'static str {
         self.pick("█", "#")
+    }
+
+    /// A level from 0 to 8, as a sign one column wide.
+    pub(crate) fn level(self, level: usize) -> char {
+        let signs = self.pick(" ▁▂▃▄▅▆▇█", " .:-=+*%#");
+        signs.chars().nth(level.min(8)).unwrap_or(' ')
+    }
+
+    /// Leads to what waits for the line above.
+    pub(crate) fn branch(self) -> &'static str {
+        self.pick("└ ", "` ")
+    }
+
+    pub(crate) fn circle(self) -> &'static str {
+        self.pick("↺", "@")
     }
 
     pub(crate) fn dot(self) -> &'static str {
@@ -172,12 +192,22 @@ impl Glyphs {
         if self.unicode || text.is_ascii() {
             return text;
         }
-        let ascii = |c: char| match c {
-            'µ' => 'u',
-            c if c.is_ascii() => c,
-            _ => '?',
-        };
-        Cow::Owned(text.chars().map(ascii).collect())
+        let mut ascii = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                'µ' => ascii.push('u'),
+                '⇄' => ascii.push_str("<>"),
+                '≥' => ascii.push_str(self.at_least()),
+                '→' => ascii.push_str("->"),
+                '←' => ascii.push_str(self.called_by()),
+                '…' => ascii.push_str("..."),
+                // In names of functions that Go has in assembly.
+                '·' => ascii.push('.'),
+                c if c.is_ascii() => ascii.push(c),
+                _ => ascii.push('?'),
+            }
+        }
+        Cow::Owned(ascii)
     }
 }
 
@@ -253,6 +283,10 @@ mod tests {
     fn without_unicode_only_ascii_is_left() {
         let glyphs = Glyphs { unicode: false };
         assert_eq!(glyphs.clean("1.50µs \x1b[0m 日本"), "1.50us ?[0m ??");
+        assert_eq!(
+            glyphs.clean("a ⇄ b → c ← d, ≥2 runtime·f, …"),
+            "a <> b -> c <- d, >=2 runtime.f, ..."
+        );
         assert_eq!(glyphs.ellipsis(), "~");
     }
 }

@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::digits;
+
 const SECOND: u64 = 1_000_000_000;
 
 /// Nanoseconds since the Unix epoch; RFC 3339 in UTC with nanoseconds in JSON.
@@ -44,12 +46,84 @@ impl Serialize for WallTime {
 
 impl<'de> Deserialize<'de> for WallTime {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let time: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
-        u64::try_from(time.as_nanosecond())
-            .map(WallTime)
-            .map_err(|_| serde::de::Error::custom("a time before 1970 or after 2554"))
+        let expected = "a time by RFC 3339 between 1970 and 2554";
+        crate::de::by(deserializer, expected, |text| {
+            WallTime::written_here(text.as_bytes()).or_else(|| {
+                let time: jiff::Timestamp = text.parse().ok()?;
+                u64::try_from(time.as_nanosecond()).ok().map(WallTime)
+            })
+        })
     }
+}
+
+impl WallTime {
+    /// A time as it is written here, `2026-01-01T00:00:00.000000000Z`; none for other forms, leap days and times that
+    /// are none, which a general reader looks at: it costs more than the rest of an event's line.
+    fn written_here(text: &[u8]) -> Option<WallTime> {
+        Seconds::new().read(text.try_into().ok()?)
+    }
+}
+
+/// Bytes of a time up to its second, `2026-01-01T00:00:00`.
+const TO_SECOND: usize = 19;
+
+/// Reads times as they are written here. Most are in the second of the one before.
+pub(crate) struct Seconds {
+    text: [u8; TO_SECOND],
+    ns: u64,
+}
+
+impl Seconds {
+    /// Before the first time: the epoch is as good as any.
+    pub(crate) const fn new() -> Seconds {
+        Seconds {
+            text: *b"1970-01-01T00:00:00",
+            ns: 0,
+        }
+    }
+
+    /// As [`WallTime::written_here`].
+    #[inline]
+    pub(crate) fn read(&mut self, text: &[u8; 30]) -> Option<WallTime> {
+        let (second, rest) = text.split_first_chunk::<TO_SECOND>()?;
+        if *second != self.text {
+            self.ns = second_written_here(second)?.checked_mul(SECOND)?;
+            self.text = *second;
+        }
+        let (digits, nanos) = digits::number(digits::word(rest, 1));
+        let last = rest[9].wrapping_sub(b'0');
+        let is_time = rest[0] == b'.' && digits == 8 && last < 10 && rest[10] == b'Z';
+        is_time.then(|| WallTime(self.ns + nanos * 10 + u64::from(last)))
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn second_written_here(text: &[u8; TO_SECOND]) -> Option<u64> {
+    const DAYS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+    let marks = [4, 7, 10, 13, 16].map(|at: usize| text[at]);
+    if &marks != b"--T::" {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0u64, |sum, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            (digit < 10).then(|| sum * 10 + u64::from(digit))
+        })
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let index = usize::try_from(month.checked_sub(1)?).ok()?;
+    let is_time = (1..=*DAYS.get(index)?).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    if !is_time || !(1970..2554).contains(&year) {
+        return None;
+    }
+    // Leap days from year 1 to the end of a year.
+    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
+    let this = u64::from(month > 2) * (leaps(year) - leaps(year - 1));
+    let leap_days = leaps(year - 1) - leaps(1969) + this;
+    let days = (year - 1970) * 365 + leap_days + BEFORE[index] + day - 1;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
 impl JsonSchema for WallTime {
@@ -184,6 +258,49 @@ mod tests {
             let read: WallTime = serde_json::from_str(&format!("{text:?}")).unwrap();
             assert_eq!(read, WallTime(ns));
         }
+    }
+
+    #[test]
+    fn every_day_is_read_as_by_the_general_reader() {
+        let mut seconds = Seconds::new();
+        for day in 0..213_000u64 {
+            let time = WallTime(day * 86_400 * SECOND + day * 402_653_189 % (86_400 * SECOND));
+            let text = time.to_string();
+            match seconds.read(text.as_bytes().try_into().unwrap()) {
+                Some(read) => assert_eq!(read, time, "{text}"),
+                None => assert!(text.contains("-02-29T"), "{text}"),
+            }
+            // Another one in the same second, if there has been one.
+            let other = text.replace(&text[19..], ".999999999Z");
+            let read = seconds.read(other.as_bytes().try_into().unwrap());
+            assert!(
+                read.is_none_or(|read| read.to_string() == other),
+                "{read:?}"
+            );
+            if day % 97 == 0 {
+                let general: jiff::Timestamp = text.parse().unwrap();
+                assert_eq!(general.as_nanosecond(), i128::from(time.0), "{text}");
+            }
+        }
+        for text in [
+            "2026-02-30T00:00:00.000000000Z",
+            "2026-13-01T00:00:00.000000000Z",
+            "2026-00-01T00:00:00.000000000Z",
+            "2026-01-00T00:00:00.000000000Z",
+            "2026-01-01T24:00:00.000000000Z",
+            "2026-01-01T00:00:00.00000000:Z",
+            "2026-01-01T00:00:00.0000000:0Z",
+            "2026-01-01T00:00:00.000000000z0",
+            "1969-12-31T23:59:59.000000000Z",
+            "9999-12-31T23:59:59.000000000Z",
+            "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0.123456789Z",
+        ] {
+            assert_eq!(WallTime::written_here(text.as_bytes()), None, "{text}");
+            let read = serde_json::from_str::<WallTime>(&format!("{text:?}"));
+            assert!(read.is_err(), "{text}: {read:?}");
+        }
+        let other = serde_json::from_str::<WallTime>("\"2026-11-21T10:58:16+02:00\"").unwrap();
+        assert_eq!(other, WallTime(1_795_251_496_000_000_000));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 use std::time::Instant;
@@ -147,6 +148,29 @@ impl Drop for Step {
             self.end("failed");
         }
     }
+}
+
+/// Has the kernel send the child a signal when this process ends, in whichever way.
+pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
+    let parent = std::process::id() as i32;
+    let ask = move || {
+        // A shell without job control starts what is in the background with the signal ignored.
+        // SAFETY: the default action is a valid disposition; for SIGKILL the call fails, which is no harm.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have ended just before the line above.
+        // SAFETY: getppid takes no arguments and cannot fail.
+        if unsafe { libc::getppid() } != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may be called: signal, prctl
+    // and getppid are plain system calls, and nothing here allocates or takes a lock.
+    unsafe { command.pre_exec(ask) };
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cmd::{self, Ended, say};
+use crate::cmd::{self, Ended, die_with_parent, say};
 use crate::{project, run};
 
 /// How long the demo may take until its threads are as they should be.
@@ -143,26 +143,6 @@ fn read_until_ready(output: impl Read, tell: &mpsc::Sender<String>) {
             let _ = tell.send(String::from_utf8_lossy(&line).into_owned());
         }
     }
-}
-
-/// Has the kernel send the child a signal when this process ends, in whichever way.
-pub(crate) fn die_with_parent(command: &mut Command, signal: libc::c_int) {
-    let parent = std::process::id() as i32;
-    let ask = move || {
-        // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory.
-        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // The parent may have ended just before the line above.
-        // SAFETY: getppid takes no arguments and cannot fail.
-        if unsafe { libc::getppid() } != parent {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe functions may be called: prctl and
-    // getppid are plain system calls, and nothing here allocates or takes a lock.
-    unsafe { command.pre_exec(ask) };
 }
 
 /// The processes that a signal is passed on to; 0 for none.

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use crate::bench::postgres;
 use crate::cmd::{self, Step, say};
 use crate::project;
+use crate::python;
 
 /// How to see that something is there.
 enum Probe {
@@ -35,11 +36,16 @@ struct Dep {
     needed_by: &'static str,
 }
 
-const DEPS: [Dep; 3] = [
+const DEPS: &[Dep] = &[
     Dep {
         probe: Probe::Program("gcc"),
         package: "gcc",
         needed_by: "tests on programs in C",
+    },
+    Dep {
+        probe: Probe::Program("g++"),
+        package: "g++",
+        needed_by: "tests on programs in C++",
     },
     Dep {
         probe: Probe::File("/usr/include/stdio.h"),
@@ -47,9 +53,84 @@ const DEPS: [Dep; 3] = [
         needed_by: "tests on programs in C",
     },
     Dep {
+        probe: Probe::Program("javac"),
+        package: "default-jdk-headless",
+        needed_by: "tests on programs in Java",
+    },
+    Dep {
+        probe: Probe::Program("musl-gcc"),
+        package: "musl-tools",
+        needed_by: "tests on programs with musl",
+    },
+    Dep {
+        probe: Probe::Check(|| postgres::bin_dir().is_some()),
+        package: "postgresql",
+        needed_by: "tests on PostgreSQL",
+    },
+    Dep {
+        probe: Probe::Program("gdb"),
+        package: "gdb",
+        needed_by: "the test on light-weight locks of PostgreSQL",
+    },
+    Dep {
+        probe: Probe::Program("redis-server"),
+        package: "redis-server",
+        needed_by: "tests on Redis",
+    },
+    Dep {
+        probe: Probe::File("/usr/bin/python3"),
+        package: "python3",
+        needed_by: "tests on Python",
+    },
+    Dep {
         probe: Probe::Program("tmux"),
         package: "tmux",
         needed_by: "tests of the screen",
+    },
+    Dep {
+        probe: Probe::Program("go"),
+        package: "golang-go",
+        needed_by: "tests on programs in Go",
+    },
+    Dep {
+        probe: Probe::Program("qemu-aarch64"),
+        package: "qemu-user",
+        needed_by: "tests on programs in Go for arm64",
+    },
+    Dep {
+        probe: Probe::File("/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1"),
+        package: "libc6-arm64-cross",
+        needed_by: "tests on position independent programs in Go for arm64",
+    },
+    Dep {
+        probe: Probe::Check(python::has_pip),
+        package: "python3-pip",
+        needed_by: "tests of exports, and on programs in Go of several releases",
+    },
+    Dep {
+        probe: Probe::Program("chromium"),
+        package: "chromium",
+        needed_by: "tests of the report in a browser",
+    },
+    Dep {
+        probe: Probe::Program("prometheus"),
+        package: "prometheus",
+        needed_by: "tests of the agent's metrics",
+    },
+    Dep {
+        probe: Probe::Program("containerd"),
+        package: "containerd",
+        needed_by: "tests on containers",
+    },
+    Dep {
+        probe: Probe::Program("runc"),
+        package: "runc",
+        needed_by: "tests on containers",
+    },
+    Dep {
+        probe: Probe::Program("curl"),
+        package: "curl",
+        needed_by: "tests of the agent's HTTP",
     },
 ];
 

@@ -87,6 +87,7 @@ mod tests {
         Rustc {
             release: "1.95.0".to_owned(),
             commit: commit.to_owned(),
+            host: "x86_64-unknown-linux-gnu".to_owned(),
             llvm,
             sysroot: PathBuf::new(),
         }

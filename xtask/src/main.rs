@@ -1,4 +1,5 @@
-//! The project's tasks: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench` and `vm`.
+//! The project's tasks: `cargo xtask setup`, `build`, `image`, `run`, `demo`, `test`, `bench`, `vm`, `fuzz`,
+//! `captures` and `go-layouts`.
 //!
 //! Each of them makes first sure that what the build needs is there, so that the first command
 //! typed in a fresh clone may be any of them.
@@ -8,13 +9,19 @@ mod bench;
 mod cmd;
 mod demo;
 mod deps;
+mod fuzz;
+mod go;
+mod go_layouts;
+mod image;
 mod linker;
 mod project;
+mod python;
 mod run;
 mod rust_src;
 mod setup;
 mod summary;
 mod test;
+mod tmux;
 mod vm;
 
 use std::process::{ExitCode, ExitStatus};
@@ -42,6 +49,8 @@ enum Task {
         #[arg(long)]
         debug: bool,
     },
+    /// Build a container image, target/image/observer.tar: a static observer and nothing else
+    Image,
     /// Build observer and run it, through sudo when not root
     Run {
         /// Arguments for observer
@@ -68,6 +77,36 @@ enum Task {
     /// Each row is a ratio against the same workload unobserved, runs interleaved. Installs before what
     /// it compares with.
     Bench(bench::Args),
+    /// Give each parser of hostile input inputs that lead further and further, and see that it bears them
+    ///
+    /// What was found is in fuzz/artifacts, and `target/fuzz/…/TARGET FILE` does it again.
+    Fuzz {
+        /// Which, by the name of its file in fuzz/fuzz_targets; without one, all
+        target: Option<String>,
+        /// Time for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Make the table of where the fields of the Go runtime's structs lie, from all known releases of Go
+    ///
+    /// They are fetched into .tools/go, 250 MB each. A release that came out later is added to the list in
+    /// xtask/src/go.rs.
+    GoLayouts {
+        /// Write nothing: fail if the table is another
+        #[arg(long)]
+        check: bool,
+        /// Fetch nothing
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Make the captures of the screen in docs/tui.md anew, from real runs
+    ///
+    /// Runs the demo, a program in Go and PostgreSQL under pgbench in a terminal of its own.
+    Captures {
+        /// Of the debug build
+        #[arg(long)]
+        debug: bool,
+    },
     /// Hold observer's answers against ground truth on other kernels, in emulated machines
     ///
     /// The kernels are the distribution's own, the newest of their line, kept in .tools/kernels:
@@ -105,6 +144,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Build { debug } => run::build(debug)?,
+        Task::Image => image::image()?,
         Task::Run { args } => run::run(&args)?,
         Task::Demo => return Ok(code_of(demo::demo()?)),
         Task::Test { no_install, args } => {
@@ -113,6 +153,17 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Bench(args) => bench::bench(&args)?,
+        Task::GoLayouts { check, no_install } => {
+            if !go_layouts::make(check, !no_install)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Fuzz { target, seconds } => {
+            if !fuzz::fuzz(target.as_deref(), seconds)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Captures { debug } => bench::captures::captures(debug)?,
         Task::Vm {
             kernels,
             keep,

@@ -47,6 +47,8 @@ pub(crate) struct Rustc {
     pub(crate) release: String,
     /// The commit that it was built from.
     pub(crate) commit: String,
+    /// The machine that it runs on and compiles for.
+    pub(crate) host: String,
     /// The major version of its LLVM.
     pub(crate) llvm: u32,
     /// The folder that holds its libraries.
@@ -108,6 +110,7 @@ fn parse_verbose(text: &str, sysroot: PathBuf) -> Option<Rustc> {
     Some(Rustc {
         release: field("release")?.to_owned(),
         commit: field("commit-hash")?.to_owned(),
+        host: field("host")?.to_owned(),
         llvm: field("LLVM version")?.split('.').next()?.parse().ok()?,
         sysroot,
     })

@@ -212,7 +212,7 @@ fn deadlock(scene: &Scene, events: &[Value]) -> Result<(), String> {
 }
 
 /// Nothing was lost.
-fn losses(events: &[Value]) -> Result<(), String> {
+pub(crate) fn losses(events: &[Value]) -> Result<(), String> {
     let last = events
         .iter()
         .rfind(|event| event["type"] == "loss")

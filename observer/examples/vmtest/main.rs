@@ -1,11 +1,12 @@
 //! Holds observer's answers against ground truth, as the first process of a virtual machine or beside
 //! others: `vmtest [OBSERVER WORKLOAD]`.
 //!
-//! It prints a line a check (`ok …`, `FAIL …: why`, `skipped …: why`), the report of `observer doctor`
-//! between two markers, and `N passed, N failed, N skipped`. As process 1 it mounts first what a
+//! It prints a line a check (`ok …`, `FAIL …: why`, `skipped …: why`), the reports of `observer verify` and
+//! `observer doctor`, each between two markers, and `N passed, N failed, N skipped`. As process 1 it mounts first what a
 //! system has mounted, and powers the machine off in the end. `cargo xtask vm` starts it and reads it.
 
 mod checks;
+mod offline;
 mod scene;
 mod system;
 
@@ -26,10 +27,20 @@ const BEGINS: &str = "---- vmtest";
 const DOCTOR_BEGINS: &str = "---- doctor";
 const DOCTOR_ENDS: &str = "---- end of doctor";
 
+/// The same of `observer verify`.
+const VERIFY_BEGINS: &str = "---- verify";
+const VERIFY_ENDS: &str = "---- end of verify";
+
+/// Emulated, everything takes ten times as long.
+const EMULATED: &str = "10";
+
 /// Ways to know a futex wait, and what `observer doctor` calls that which each needs.
 const MODES: [(&str, &str); 2] = [
     ("sched", "registers of sleeping tasks"),
-    ("tracepoint", "tracepoint syscalls/sys_enter_futex"),
+    (
+        "tracepoint",
+        "tracepoints syscalls/sys_enter_futex and sys_exit_futex",
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -71,7 +82,12 @@ fn test(observer: &Path, workload: &Path) -> Result<bool> {
             Ok(()) => {}
             Err(error) => tally.fail("run", mode, &format!("{error:#}")),
         }
+        // Somebody else's machine keeps its CPUs.
+        if std::process::id() == 1 {
+            offline(observer, workload, mode, &mut tally);
+        }
     }
+    verify(observer, &mut tally);
     println!("{DOCTOR_BEGINS}\n{doctor:#}\n{DOCTOR_ENDS}");
     println!("{}", tally.closing_line());
     Ok(tally.failed == 0)
@@ -100,6 +116,22 @@ fn run(observer: &Path, workload: &Path, mode: &str, tally: &mut Tally) -> Resul
     Ok(())
 }
 
+/// A workload while a CPU comes and goes.
+fn offline(observer: &Path, workload: &Path, mode: &str, tally: &mut Tally) {
+    const NAME: &str = "offline";
+    let check = checks::ALL.iter().find(|check| check.name == "bitset");
+    match (offline::missing(), check) {
+        (Some(why), _) => tally.skip(NAME, mode, &why),
+        (None, None) => tally.fail(NAME, mode, "no workload"),
+        (None, Some(check)) => {
+            match offline::observe(observer, workload, mode, check, checks::losses) {
+                Ok(result) => tally.note(NAME, mode, result),
+                Err(error) => tally.fail(NAME, mode, &format!("{error:#}")),
+            }
+        }
+    }
+}
+
 fn doctor(observer: &Path) -> Result<Value> {
     // Its exit code says whether observer can run: the checks below find that out.
     let output = Command::new(observer)
@@ -108,6 +140,39 @@ fn doctor(observer: &Path) -> Result<Value> {
         .output()
         .with_context(|| format!("cannot start {}", observer.display()))?;
     serde_json::from_slice(&output.stdout).context("`observer doctor` printed no JSON")
+}
+
+/// What `observer verify` says of itself on this kernel.
+fn verify(observer: &Path, tally: &mut Tally) {
+    const NAME: &str = "verify";
+    match verified(observer) {
+        Ok((report, result)) => {
+            println!("{VERIFY_BEGINS}\n{report}\n{VERIFY_ENDS}");
+            tally.note(NAME, "auto", result);
+        }
+        Err(error) => tally.fail(NAME, "auto", &format!("{error:#}")),
+    }
+}
+
+/// Its report, and whether all promises hold.
+fn verified(observer: &Path) -> Result<(Value, Result<(), String>)> {
+    let emulated = std::process::id() == 1;
+    let output = Command::new(observer)
+        .args(["verify", "--format", "json", "--slack"])
+        .arg(if emulated { EMULATED } else { "1" })
+        .output()
+        .with_context(|| format!("cannot start {}", observer.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // On one line, as each check.
+    let said = said.trim().replace('\n', "; ");
+    let report = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`observer verify` printed no JSON, but said: {said}"))?;
+    let result = if output.status.success() {
+        Ok(())
+    } else {
+        Err(said)
+    };
+    Ok((report, result))
 }
 
 /// Why a feature is not there, if it is not.

@@ -94,5 +94,6 @@ pub(super) fn stack(
         kernel: converter
             .symbols
             .frames(0, kernel, || stacks.frames(kernel)),
+        end: None,
     })
 }

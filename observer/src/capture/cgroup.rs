@@ -14,21 +14,8 @@ use anyhow::{Context, Result, anyhow};
 /// # Errors
 /// There is no version 2 tree, or no such group in it.
 pub(super) fn identify(name: &str) -> Result<(u64, u32)> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-    let root = root(&mounts).ok_or_else(|| {
-        anyhow!(
-            "--cgroup {name}: no version 2 control group tree is mounted; `mount -t cgroup2 none DIR` \
-             makes one visible"
-        )
-    })?;
-    let path = if Path::new(name).starts_with(&root) {
-        PathBuf::from(name)
-    } else {
-        root.join(name.trim_start_matches('/'))
-    };
-    // `..` and links would falsify the depth.
-    let path = fs::canonicalize(&path).unwrap_or(path);
+    let root = tree(name)?;
+    let path = folder_in(&root, name);
     let metadata = fs::metadata(&path).with_context(|| {
         format!(
             "--cgroup {name}: no control group at {} (only version 2 groups can be filtered by)",
@@ -38,6 +25,36 @@ pub(super) fn identify(name: &str) -> Result<(u64, u32)> {
     let below = path.strip_prefix(&root).unwrap_or(Path::new(""));
     // The identifier is the inode of the folder, on 64-bit kernels.
     Ok((metadata.ino(), below.components().count() as u32))
+}
+
+/// The folder of a control group.
+///
+/// # Errors
+/// There is no version 2 tree.
+pub(super) fn folder(name: &str) -> Result<PathBuf> {
+    Ok(folder_in(&tree(name)?, name))
+}
+
+fn folder_in(root: &Path, name: &str) -> PathBuf {
+    let path = if Path::new(name).starts_with(root) {
+        PathBuf::from(name)
+    } else {
+        root.join(name.trim_start_matches('/'))
+    };
+    // `..` and links would falsify the depth.
+    fs::canonicalize(&path).unwrap_or(path)
+}
+
+/// The root of the version 2 tree.
+fn tree(name: &str) -> Result<PathBuf> {
+    let mounts =
+        fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    root(&mounts).ok_or_else(|| {
+        anyhow!(
+            "--cgroup {name}: no version 2 control group tree is mounted; `mount -t cgroup2 none DIR` \
+             makes one visible"
+        )
+    })
 }
 
 fn root(mounts: &str) -> Option<PathBuf> {

@@ -1,6 +1,6 @@
 //! From the kernel's records to events: names, kinds, lock identities.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use observer_common::{
     Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, comm_bytes, flag, kind, klock,
@@ -9,7 +9,7 @@ use observer_common::{
 
 use crate::{
     event::{Addr, Blocked, Kind, LockClass, LockRef, Outcome, TaskRef, Wait, Waker},
-    inspect::{maps, names::Names, symbols::Symbols},
+    inspect::{container::Containers, maps, names::Names, symbols::Symbols},
     time::Clock,
 };
 
@@ -20,6 +20,7 @@ const MAX_LOCKS: usize = 200_000;
 #[derive(Debug)]
 pub(super) struct Converter {
     pub(super) names: Names,
+    pub(super) containers: Containers,
     pub(super) clock: Clock,
     locks: HashMap<LockKey, LockRef>,
     pub(super) symbols: Symbols,
@@ -29,6 +30,7 @@ impl Converter {
     pub(super) fn new() -> Self {
         Converter {
             names: Names::default(),
+            containers: Containers::default(),
             clock: Clock::now(),
             locks: HashMap::new(),
             symbols: Symbols::default(),
@@ -41,12 +43,23 @@ impl Converter {
             Some(comm) => self.names.learn(tid, &comm_bytes(comm)),
             None => self.names.of(tid),
         };
-        TaskRef {
-            pid: tgid,
-            tid,
+        self.named(tgid, tid, name)
+    }
+
+    fn named(&mut self, tgid: u32, tid: u32, name: Option<Arc<str>>) -> TaskRef {
+        // A process is called as its first thread: of that there are not two names in one event.
+        let process = if tid == tgid {
+            name.clone()
+        } else {
+            self.names.of(tgid)
+        };
+        let mut task = TaskRef {
             comm: name,
-            process: self.names.of(tgid),
-        }
+            process,
+            ..TaskRef::new(tgid, tid)
+        };
+        self.containers.complete(&mut task);
+        task
     }
 
     /// The lock at an address: private to the process unless the operation and the mapping say that
@@ -63,16 +76,7 @@ impl Converter {
         } else {
             None
         };
-        let id: Arc<str> = match &mapping {
-            Some(mapping) => format!(
-                "{}:{}+{:#x}",
-                mapping.device,
-                mapping.inode,
-                mapping.offset + (key.addr - mapping.start)
-            )
-            .into(),
-            None => format!("{}:{:#x}", key.tgid, key.addr).into(),
-        };
+        let id = maps::lock_id(key.tgid, key.addr, mapping.as_ref()).into();
         let class = match op & futex_op::CMD_MASK {
             futex_op::LOCK_PI | futex_op::LOCK_PI2 => LockClass::FutexPi,
             _ => LockClass::Futex,
@@ -86,6 +90,14 @@ impl Converter {
         };
         self.remember(key, lock.clone());
         lock
+    }
+
+    /// Takes what a look at a waiting thread told of a lock: from now on every event names it so.
+    pub(super) fn learn(&mut self, key: LockKey, class: LockClass, name: Option<Arc<str>>) {
+        if let Some(lock) = self.locks.get_mut(&key) {
+            lock.class = class;
+            lock.name = name;
+        }
     }
 
     /// A lock inside the kernel, named by its symbol or by the function that asked for it: the first one
@@ -151,23 +163,37 @@ impl Converter {
             pid: slot.waker_tgid,
             tid: slot.waker_tid,
             comm: self.names.of(slot.waker_tid),
+            goid: None,
         });
         Wait {
             time: self.clock.wall(record.end_ns),
             mono_ns: record.end_ns,
             task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
-            kind: kind_of(slot),
+            kind: self.kind_of(slot),
             dur_ns: slot.blocked_ns + slot.runqueue_ns,
             blocked_ns: split.then_some(slot.blocked_ns),
             runqueue_ns: split.then_some(slot.runqueue_ns),
             outcome: outcome_of(slot.outcome),
             lock: self.lock_of(slot),
             locks: Vec::new(),
+            holder: None,
+            causes: std::collections::BTreeMap::new(),
             waker,
             syscall: syscall_name(slot),
+            probe: None,
+            mode: None,
+            ended_by: None,
             stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
             end_unseen: false,
+        }
+    }
+
+    /// What the task waits in: of a futex, what it is known to be a part of.
+    fn kind_of(&mut self, slot: &TaskSlot) -> Kind {
+        match self.lock_of(slot) {
+            Some(lock) if lock.class != LockClass::Futex => lock.class.kind(),
+            _ => Kind::of(slot.kind),
         }
     }
 
@@ -184,17 +210,25 @@ impl Converter {
     /// A wait in progress.
     pub(super) fn blocked(&mut self, slot: &TaskSlot, now_ns: u64) -> Blocked {
         let runnable = slot.wake_ns > WOKEN && slot.wake_ns >= slot.sleep_ns;
+        let age_ns = now_ns.saturating_sub(slot.start_ns);
+        let name = self
+            .names
+            .of_waiting(slot.tid, Duration::from_nanos(age_ns));
         Blocked {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
-            task: self.task(slot.tgid, slot.tid, None),
-            kind: kind_of(slot),
-            age_ns: now_ns.saturating_sub(slot.start_ns),
+            task: self.named(slot.tgid, slot.tid, name),
+            kind: self.kind_of(slot),
+            age_ns,
             blocked_ns: runnable.then(|| slot.wake_ns.saturating_sub(slot.start_ns)),
             runqueue_ns: runnable.then(|| now_ns.saturating_sub(slot.wake_ns)),
             lock: self.lock_of(slot),
             locks: Vec::new(),
+            access: None,
+            holder: None,
             syscall: syscall_name(slot),
+            probe: None,
+            mode: None,
             stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
         }
@@ -206,7 +240,7 @@ impl Converter {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
             task: self.task(slot.tgid, slot.tid, None),
-            kind: kind_of(slot),
+            kind: self.kind_of(slot),
             dur_ns: now_ns.saturating_sub(slot.start_ns),
             blocked_ns: None,
             runqueue_ns: None,
@@ -216,8 +250,13 @@ impl Converter {
                 .lock_of(slot)
                 .filter(|_| slot.nr != syscall::FUTEX_WAITV),
             locks: Vec::new(),
+            holder: None,
+            causes: std::collections::BTreeMap::new(),
             waker: None,
             syscall: syscall_name(slot),
+            probe: None,
+            mode: None,
+            ended_by: None,
             stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
             end_unseen: true,
@@ -229,6 +268,11 @@ impl Converter {
 /// and end children; files, sockets and time may do it by an interrupt, during any task.
 fn has_waker(slot: &TaskSlot) -> bool {
     slot.outcome == outcome::WOKEN && (key_of(slot).is_some() || slot.kind == kind::CHILD)
+}
+
+/// Is it a wait for a lock on a file?
+pub(super) fn is_file_lock(slot: &TaskSlot) -> bool {
+    slot.kind == kind::LOCK && matches!(slot.nr, syscall::FLOCK | syscall::FCNTL)
 }
 
 /// The key under which the kernel programs count the lock of a wait.
@@ -262,30 +306,6 @@ fn kernel_class(flags: u32) -> LockClass {
         () if has(klock::SPIN) => LockClass::KernelSpinlock,
         () if has(klock::READ | klock::WRITE) => LockClass::KernelRwsem,
         () => LockClass::KernelLock,
-    }
-}
-
-fn kind_of(slot: &TaskSlot) -> Kind {
-    self::kind(slot.kind)
-}
-
-/// A kind of the kernel programs as events name it.
-pub(super) fn kind(kind: u8) -> Kind {
-    match kind {
-        kind::FUTEX => Kind::Futex,
-        kind::LOCK => Kind::Lock,
-        kind::CONDVAR => Kind::Condvar,
-        kind::SEMAPHORE => Kind::Semaphore,
-        kind::IO | kind::FILE => Kind::Io,
-        kind::SOCKET => Kind::Socket,
-        kind::PIPE => Kind::Pipe,
-        kind::POLL => Kind::Poll,
-        kind::SLEEP => Kind::Sleep,
-        kind::CHILD => Kind::Child,
-        kind::PAGE_FAULT => Kind::PageFault,
-        kind::RUNQUEUE => Kind::Runqueue,
-        kind::KERNEL_LOCK => Kind::KernelLock,
-        _ => Kind::Other,
     }
 }
 

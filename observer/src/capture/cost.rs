@@ -50,22 +50,30 @@ impl CostMeter {
     }
 
     /// Opens or closes a window when it is time. When one closes: CPU time that observing uses at
-    /// present, in seconds a second.
-    pub(super) fn poll(&mut self, ebpf: &Ebpf, now_ns: u64) -> Option<f64> {
+    /// present, in seconds a second; without the right to open one, that of this process alone. `other` is the run time of programs that aya does not know.
+    pub(super) fn poll(
+        &mut self,
+        ebpf: &Ebpf,
+        other: impl Fn() -> u64,
+        now_ns: u64,
+    ) -> Option<f64> {
         self.last_ns = now_ns;
         if !self.usable {
-            return None;
+            return self.own_alone(now_ns);
         }
         match &self.window {
             None if now_ns >= self.next_ns => {
                 // Needs CAP_SYS_ADMIN; without it there is no figure, and none is shown.
                 match enable_stats(Stats::RunTime) {
-                    Ok(fd) => self.window = Some((fd, now_ns, run_time(ebpf))),
+                    Ok(fd) => self.window = Some((fd, now_ns, run_time(ebpf) + other())),
                     Err(_) => self.usable = false,
                 }
             }
             Some((_, since, before)) if now_ns.saturating_sub(*since) >= WINDOW_NS => {
-                let (run_ns, window_ns) = (run_time(ebpf).saturating_sub(*before), now_ns - since);
+                let (run_ns, window_ns) = (
+                    (run_time(ebpf) + other()).saturating_sub(*before),
+                    now_ns - since,
+                );
                 self.measured.0 += run_ns;
                 self.measured.1 += window_ns;
                 self.window = None;
@@ -78,6 +86,16 @@ impl CostMeter {
             _ => {}
         }
         None
+    }
+
+    /// The process's own share, where the run time of the kernel programs is not to be had.
+    fn own_alone(&mut self, now_ns: u64) -> Option<f64> {
+        let elapsed_ns = now_ns.saturating_sub(self.own.1);
+        if elapsed_ns < PERIOD_NS {
+            return None;
+        }
+        let own = std::mem::replace(&mut self.own, (cpu_ns(), now_ns));
+        Some(self.own.0.saturating_sub(own.0) as f64 / elapsed_ns as f64)
     }
 
     /// The cost so far.
@@ -103,7 +121,7 @@ fn run_time(ebpf: &Ebpf) -> u64 {
 }
 
 /// CPU time of this process, user and system.
-fn cpu_ns() -> u64 {
+pub(super) fn cpu_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::{
     btf::Btf,
     host::{self, CAP_SYS_RESOURCE, CAPABILITIES, Host, TRACEFS},
+    usdt::attach::Pmu,
 };
+use crate::event::RuntimeOf;
 
 /// Result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,6 +50,9 @@ pub struct Report {
     pub verdict: String,
     /// The checks.
     pub checks: Vec<Check>,
+    /// Runtimes of the processes that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<RuntimeOf>,
 }
 
 /// Looks at everything.
@@ -70,6 +75,7 @@ pub fn examine() -> Result<Report> {
         )),
     }
     checks.extend(tracing(&host));
+    checks.push(probes(&host));
     checks.push(lockdown());
     let usable = checks.iter().all(|check| check.status != Status::Missing);
     let degraded = checks
@@ -87,6 +93,7 @@ pub fn examine() -> Result<Report> {
         usable,
         verdict,
         checks,
+        runtimes: Vec::new(),
     })
 }
 
@@ -164,6 +171,30 @@ fn privileges(host: &Host) -> Vec<Check> {
             )
         })
         .collect()
+}
+
+/// Probes in programs: what `--usdt` and `--go-events` attach to.
+fn probes(host: &Host) -> Check {
+    let name = "probes in programs";
+    let version = version(&host.kernel);
+    match Pmu::find() {
+        Err(why) => degraded(
+            name,
+            format!("{why}: no --usdt, no --go-events"),
+            "use a kernel with CONFIG_UPROBES=y and CONFIG_UPROBE_EVENTS=y",
+        ),
+        Ok(_) if version < Some((5, 15)) => degraded(
+            name,
+            "this kernel does not tell probes apart: no --usdt, no --go-events",
+            "attach cookies are there from Linux 5.15 on",
+        ),
+        Ok(_) if version < Some((6, 6)) => ok(name, "attached to one by one"),
+        Ok(_) if version < Some((6, 10)) => ok(
+            name,
+            "many places of a file are attached to at a time; with --pid one by one (before Linux 6.10)",
+        ),
+        Ok(_) => ok(name, "many places of a file are attached to at a time"),
+    }
 }
 
 fn types(btf: &Btf) -> Vec<Check> {

@@ -189,19 +189,11 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         btf.offset("signal_struct", "shared_pending.signal"),
     ];
     let [pending, blocked, signal, shared_pending] = all_or_none(signals);
-    // The way to the run queue's clock exists with CONFIG_FAIR_GROUP_SCHED only.
-    let clock = [
-        btf.offset("task_struct", "se.cfs_rq"),
-        btf.offset("cfs_rq", "rq"),
-        btf.offset("rq", "clock"),
+    let switches = [
+        btf.offset("task_struct", "nvcsw"),
+        btf.offset("task_struct", "nivcsw"),
     ];
-    let [cfs_rq, cfs_rq_rq, rq_clock] = all_or_none(clock);
-    // The account of the time on run queues, with CONFIG_SCHED_INFO.
-    let account = [
-        btf.offset("task_struct", "sched_info.run_delay"),
-        btf.offset("task_struct", "sched_info.last_queued"),
-    ];
-    let [run_delay, last_queued] = all_or_none(account.map(|at| at.filter(|_| rq_clock != ABSENT)));
+    let [nvcsw, nivcsw] = all_or_none(switches);
     Ok(Settings {
         off_pid: need("pid")?,
         off_tgid: need("tgid")?,
@@ -213,19 +205,51 @@ pub fn settings_from(btf: &Btf) -> Result<Settings> {
         off_blocked: blocked,
         off_signal: signal,
         off_shared_pending: shared_pending,
-        off_cfs_rq: cfs_rq,
-        off_cfs_rq_rq: cfs_rq_rq,
-        off_rq_clock: rq_clock,
-        off_run_delay: run_delay,
-        off_last_queued: last_queued,
+        off_nvcsw: nvcsw,
+        off_nivcsw: nivcsw,
         has_state_arg: u32::from(args >= 4),
         has_pt_regs: u32::from(has_pt_regs),
         // Before 5.15 the registers are at the top of the stack; later kernels may leave a gap there
         // (FRED), and have the helper.
         regs_on_stack: u32::from(!has_pt_regs && cfg!(target_arch = "x86_64")),
         stack_size: THREAD_SIZE,
-        ..file_settings(btf)
+        ..clock_settings(btf, file_settings(btf))
     })
+}
+
+/// The scheduler's clock and its account of each task's time, added to `others`.
+fn clock_settings(btf: &Btf, others: Settings) -> Settings {
+    // The way to the run queue's clock exists with CONFIG_FAIR_GROUP_SCHED only.
+    let clock = [
+        btf.offset("task_struct", "se.cfs_rq"),
+        btf.offset("cfs_rq", "rq"),
+        btf.offset("rq", "clock"),
+    ];
+    let [cfs_rq, cfs_rq_rq, rq_clock] = all_or_none(clock);
+    // The account of the time on run queues, with CONFIG_SCHED_INFO.
+    let account = [
+        btf.offset("task_struct", "sched_info.run_delay"),
+        btf.offset("task_struct", "sched_info.last_queued"),
+        btf.offset("task_struct", "sched_info.last_arrival"),
+    ];
+    let left = [
+        btf.offset("task_struct", "se.exec_start"),
+        btf.offset("rq", "clock_task"),
+    ];
+    let [exec_start, rq_clock_task] = all_or_none(left.map(|at| at.filter(|_| rq_clock != ABSENT)));
+    let [run_delay, last_queued, last_arrival] =
+        all_or_none(account.map(|at| at.filter(|_| rq_clock != ABSENT)));
+    Settings {
+        off_cfs_rq: cfs_rq,
+        off_cfs_rq_rq: cfs_rq_rq,
+        off_rq_clock: rq_clock,
+        off_run_delay: run_delay,
+        off_last_queued: last_queued,
+        off_last_arrival: last_arrival,
+        off_exec_start: exec_start,
+        off_rq_clock_task: rq_clock_task,
+        ..others
+    }
 }
 
 /// The way from a task to its open files, without which they are not told apart.

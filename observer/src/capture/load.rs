@@ -16,15 +16,17 @@ use observer_common::{
 };
 
 use super::{
-    FutexMode, Options, Unsupported, cgroup,
+    FutexMode, Options, Unsupported, cgroup, goroutines,
     host::{self, Host},
     mapped::{MappedArray, Plain},
+    registers,
     stacks::Stacks,
+    usdt::{self, Usdt},
 };
 use crate::event::{self, Missing};
 
 /// The kernel programs, built by the build script and carried in the executable.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OBSERVER_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OBSERVER_BPF_OBJECT"));
 
 /// Tables for tasks are at least this large, and no larger than the second number unless the host can
 /// have no more threads than that.
@@ -76,6 +78,12 @@ pub(super) struct Loaded {
     pub(super) vectors: aya::maps::HashMap<MapData, u32, Vector>,
     pub(super) counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     pub(super) stripes: usize,
+    /// Can threads' registers be asked for?
+    pub(super) registers: bool,
+    /// And those of one thread by itself, as far as is known?
+    pub(super) single_threads: bool,
+    pub(super) usdt: Option<Usdt>,
+    pub(super) goroutines: Option<goroutines::Goroutines>,
     pub(super) capture: event::Capture,
 }
 
@@ -149,34 +157,52 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
         kernel_locks,
     };
     let mut attached = attach(&mut ebpf, &btf, ways, &mut missing)?;
-    match seed(&mut ebpf, &btf, &settings) {
-        Ok(()) => attached.push("iter/task".into()),
-        Err(error) => missing.push(Missing {
-            feature: "waits older than observer".into(),
-            why: format!("{error:#}: a task is seen from its next sleep on"),
-        }),
-    }
-    if options.max_overhead.is_some() && !host.has_capability(host::CAP_SYS_ADMIN) {
-        missing.push(Missing {
-            feature: "overhead budget".into(),
-            why: "without CAP_SYS_ADMIN the run time of the kernel programs is not known".into(),
-        });
-    }
+    let registers = iterators(&mut ebpf, &btf, &settings, &mut attached, &mut missing);
+    let usdt = usdt::start(
+        &mut ebpf,
+        options,
+        &host.kernel,
+        &mut attached,
+        &mut missing,
+    )?;
+    let goroutines = goroutines::start(
+        &mut ebpf,
+        options,
+        &host.kernel,
+        &mut attached,
+        &mut missing,
+    )?;
+    missing.extend(missing_budget(options, host));
     let capture = event::Capture {
         futex: if by_syscall { "tracepoint" } else { "sched" }.into(),
         attached,
         missing,
+        runtimes: Vec::new(),
         task_slots: sizes.tasks,
         lock_slots: sizes.locks,
         ring_bytes: sizes.ring,
     };
     drop(btf);
     give_back_memory();
-    tables(ebpf, logger, free, &sizes, capture)
+    let mut loaded = tables(ebpf, logger, free, &sizes, capture)?;
+    loaded.usdt = usdt;
+    loaded.goroutines = goroutines;
+    loaded.registers = registers;
+    Ok(loaded)
 }
 
-/// The kernel's types take tens of megabytes while they are parsed, which the allocator would keep.
-fn give_back_memory() {
+/// There is no overhead budget without the privilege to measure.
+fn missing_budget(options: &Options, host: &Host) -> Option<Missing> {
+    let missing = options.max_overhead.is_some() && !host.has_capability(host::CAP_SYS_ADMIN);
+    missing.then(|| Missing {
+        feature: "overhead budget".into(),
+        why: "without CAP_SYS_ADMIN the run time of the kernel programs is not known".into(),
+    })
+}
+
+/// The kernel's types take tens of megabytes while they are parsed, and so do programs' debug information, which
+/// the allocator would keep.
+pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call has no precondition; it returns free pages of the heap to the system.
     unsafe {
@@ -186,7 +212,7 @@ fn give_back_memory() {
 
 /// What the kernel's types tell, if the privileges are there to use it; and whether the kernel tells of
 /// its own locks.
-fn kernel_settings(host: &Host) -> Result<(Settings, bool)> {
+pub(super) fn kernel_settings(host: &Host) -> Result<(Settings, bool)> {
     let missing_caps = host.missing_to_load();
     if !missing_caps.is_empty() {
         return Err(Unsupported(format!(
@@ -227,7 +253,11 @@ fn tables(
         vectors: take(&mut ebpf, "VECTORS")?.try_into()?,
         counters: take(&mut ebpf, "COUNTERS")?.try_into()?,
         free,
+        registers: false,
+        single_threads: true,
         stripes: 1 << sizes.stripe_shift,
+        usdt: None,
+        goroutines: None,
         capture,
         ebpf,
         logger,
@@ -270,6 +300,10 @@ fn set_filters(options: &Options, settings: &mut Settings) -> Result<()> {
     if !options.comms.is_empty() {
         settings.filters |= filter::COMM;
     }
+    // A container: its group is for what it starts, its processes for what has slept since before.
+    if !options.containers.is_empty() && !options.pids.is_empty() && !options.cgroups.is_empty() {
+        settings.filters |= filter::EITHER;
+    }
     if options.cgroups.len() > MAX_CGROUPS {
         return Err(anyhow!(
             "{} control groups asked for, at most {MAX_CGROUPS} can be; name one that holds them all",
@@ -283,18 +317,22 @@ fn set_filters(options: &Options, settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<Ebpf> {
+/// The settings as the kernel programs see them.
+pub(super) fn as_bytes(settings: &Settings) -> &[u8] {
     // SAFETY: `Settings` is integers without padding, and the slice does not outlive it.
-    let bytes = unsafe {
+    unsafe {
         std::slice::from_raw_parts(
             std::ptr::from_ref(settings).cast::<u8>(),
             size_of::<Settings>(),
         )
-    };
+    }
+}
+
+fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<Ebpf> {
     let filters = |wanted: usize| (wanted as u32).max(1);
     let mut loader = EbpfLoader::new();
     loader
-        .override_global("SETTINGS", bytes, true)
+        .override_global("SETTINGS", as_bytes(settings), true)
         .map_max_entries("HEADS", sizes.tasks)
         .map_max_entries("SLOTS", sizes.tasks)
         .map_max_entries("TASK_STATS", sizes.tasks)
@@ -306,6 +344,8 @@ fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<
         .map_max_entries("COMMS", filters(options.comms.len()))
         .map_max_entries("VECTORS", VECTORS)
         .map_max_entries("STACKS", if options.stacks { STACKS.1 } else { STACKS.0 });
+    usdt::size(&mut loader, options);
+    goroutines::size(&mut loader, options);
     Ok(loader.load(OBJECT)?)
 }
 
@@ -410,14 +450,59 @@ fn attach_kernel_locks(
 }
 
 /// An error without the verifier's log, which may be long.
-fn first_line(error: &anyhow::Error) -> String {
+pub(super) fn first_line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Loads and runs what looks at tasks that sleep. True: their registers can be asked for.
+fn iterators(
+    ebpf: &mut Ebpf,
+    btf: &aya::Btf,
+    settings: &Settings,
+    attached: &mut Vec<String>,
+    missing: &mut Vec<Missing>,
+) -> bool {
+    match seed(ebpf, btf, settings) {
+        Ok(()) => attached.push("iter/task".into()),
+        Err(error) => missing.push(Missing {
+            feature: "waits older than observer".into(),
+            why: format!("{error:#}: a task is seen from its next sleep on"),
+        }),
+    }
+    let registers = registers::load(ebpf, btf, settings);
+    if let Err(error) = &registers {
+        missing.push(registers::missing(error));
+    }
+    registers.is_ok()
+}
+
+/// Attaches programs that do nothing to the scheduler's hooks, for the benchmark. Dropping the result
+/// detaches them.
+///
+/// # Errors
+/// [`Unsupported`] where privileges or the kernel do not allow it.
+pub(crate) fn attach_empty() -> Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new()
+        .load(OBJECT)
+        .map_err(|error| refused(&error.into()))?;
+    let btf = aya::Btf::from_sys_fs().map_err(|error| refused(&error.into()))?;
+    for (name, hook) in [
+        ("empty_waking", "sched_waking"),
+        ("empty_switch", "sched_switch"),
+    ] {
+        let program: &mut BtfTracePoint = program(&mut ebpf, name)?.try_into()?;
+        program
+            .load(hook, &btf)
+            .and_then(|()| program.attach().map(drop))
+            .map_err(|error| refused(&anyhow!(error).context(format!("program {name}"))))?;
+    }
+    Ok(ebpf)
+}
+
 /// Enters the tasks that sleep already.
 fn seed(ebpf: &mut Ebpf, btf: &aya::Btf, settings: &Settings) -> Result<()> {
-    if settings.filters & filter::CGROUP != 0 {
+    if settings.filters & (filter::CGROUP | filter::EITHER) == filter::CGROUP {
         return Err(anyhow!("the control group of a sleeping task is not known"));
     }
     let program: &mut Iter = program(ebpf, "seed")?.try_into()?;
@@ -430,18 +515,21 @@ fn seed(ebpf: &mut Ebpf, btf: &aya::Btf, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+pub(super) fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut aya::programs::Program> {
     ebpf.program_mut(name)
         .with_context(|| format!("the kernel object has no program {name}"))
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the kernel object has no map {name}"))
 }
 
 /// A map that stays with the object: a map that is dropped before the programs are loaded is gone.
-fn borrow<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+pub(super) fn borrow<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name)
         .with_context(|| format!("the kernel object has no map {name}"))
 }
@@ -454,7 +542,7 @@ fn mapped<T: Plain>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<MappedArray
 }
 
 /// An error of the kernel while loading: says what to look at.
-fn refused(error: &anyhow::Error) -> anyhow::Error {
+pub(super) fn refused(error: &anyhow::Error) -> anyhow::Error {
     Unsupported(format!(
         "the kernel refused observer's programs: {error:#}. `observer doctor` says what is missing"
     ))

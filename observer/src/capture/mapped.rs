@@ -7,7 +7,9 @@ use std::{
     ptr::NonNull,
 };
 
-use observer_common::{LockStat, TaskHead, TaskSlot, TaskStat, WaitRecord, WaitvRecord};
+use observer_common::{
+    LockStat, TaskHead, TaskRegs, TaskSlot, TaskStat, WaitRecord, WaitvRecord, goroutine, usdt,
+};
 
 /// Types that any bytes are a valid value of.
 ///
@@ -28,6 +30,12 @@ unsafe impl Plain for LockStat {}
 unsafe impl Plain for WaitRecord {}
 // SAFETY: as above.
 unsafe impl Plain for WaitvRecord {}
+// SAFETY: as above.
+unsafe impl Plain for TaskRegs {}
+// SAFETY: as above.
+unsafe impl Plain for usdt::Record {}
+// SAFETY: integers without padding.
+unsafe impl Plain for goroutine::Record {}
 
 /// The bytes as a record, if there are exactly as many.
 pub(crate) fn record<T: Plain>(bytes: &[u8]) -> Option<T> {

@@ -10,43 +10,54 @@ mod cgroup;
 mod convert;
 mod cost;
 pub mod doctor;
+mod goroutines;
 pub mod host;
 mod inflight;
+mod iterator;
 mod load;
 mod mapped;
+mod probes;
+pub mod registers;
 mod stacks;
+mod suspects;
 pub mod target;
 mod totals;
+pub mod usdt;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::Result;
 use observer_common::{Config, WaitRecord, WaitvRecord, counter, flag, syscall};
 
+pub(crate) use self::load::give_back_memory;
+pub use self::suspects::Suspect;
 use self::{
     callers::Callers,
     convert::Converter,
     cost::CostMeter,
+    goroutines::Goroutines,
     host::Host,
     inflight::InFlight,
     load::{Loaded, Tunables},
     mapped::record,
     target::Targets,
     totals::{LockTables, Totals},
+    usdt::Usdt,
 };
 use crate::{
-    budget::Budget,
+    budget::{Budget, Step},
     event::{
         BudgetStep, CostReport, End, Event, Filters, LockTotals, Loss, Meta, Reason, SCHEMA,
         TaskTotals,
     },
+    runtimes::packs::Pair,
     time::{self, Clock},
 };
 
+pub(crate) use self::load::attach_empty;
+
 /// Records taken from the ring buffer before the caller gets to write them.
 const BATCH: usize = 8_192;
-/// Waits in progress are looked at this often at the least and at the most.
-const SCAN_NS: (u64, u64) = (50_000_000, 250_000_000);
 /// Default size of the ring buffer: 23 000 waits.
 pub const RING_BYTES: u32 = 4 << 20;
 /// Default number of locks that can be told apart.
@@ -78,6 +89,8 @@ pub struct Options {
     pub comms: Vec<String>,
     /// Only tasks in these control groups; all when empty.
     pub cgroups: Vec<String>,
+    /// What containers were named by the user, who chose the groups or the processes.
+    pub containers: Vec<String>,
     /// Report waits at least this long one by one.
     pub min_wait: Duration,
     /// Report waits in progress from this age on.
@@ -96,6 +109,12 @@ pub struct Options {
     pub stacks: bool,
     /// Share of the host's CPU time that observing may use before it does less; `None`: no limit.
     pub max_overhead: Option<f64>,
+    /// Pairs of USDT probes that make waits.
+    pub usdt: Vec<Pair>,
+    /// How to attach to them.
+    pub usdt_attach: usdt::Attach,
+    /// Report the waits of goroutines of these processes as they happen.
+    pub go_events: bool,
     /// Let the kernel programs log.
     pub log: bool,
 }
@@ -106,6 +125,7 @@ impl Default for Options {
             pids: Vec::new(),
             comms: Vec::new(),
             cgroups: Vec::new(),
+            containers: Vec::new(),
             min_wait: Duration::from_millis(1),
             long_wait: Duration::from_secs(1),
             interval: Duration::from_secs(1),
@@ -115,6 +135,9 @@ impl Default for Options {
             lock_slots: LOCK_SLOTS,
             stacks: true,
             max_overhead: Some(MAX_OVERHEAD),
+            usdt: Vec::new(),
+            usdt_attach: usdt::Attach::default(),
+            go_events: false,
             log: false,
         }
     }
@@ -123,6 +146,16 @@ impl Default for Options {
 impl Options {
     fn min_wait_ns(&self) -> u64 {
         nanos(self.min_wait)
+    }
+
+    /// Processes that are all that is observed. A container with a group is not over with the processes that it has
+    /// now.
+    fn whole_processes(&self) -> &[u32] {
+        if self.cgroups.is_empty() || self.containers.is_empty() {
+            &self.pids
+        } else {
+            &[]
+        }
     }
 
     /// What the kernel programs are told as long as the budget allows everything.
@@ -195,7 +228,7 @@ impl Capture {
     /// [`Unsupported`] where privileges or the kernel do not allow it; others name what is wrong with
     /// the options.
     pub fn start(options: Options) -> Result<Capture> {
-        let targets = Targets::open(&options.pids)?;
+        let targets = Targets::open(options.whole_processes())?;
         let host = Host::look()?;
         let loaded = load::load(&options, &host)?;
         let now = time::mono_ns();
@@ -223,7 +256,7 @@ impl Capture {
     /// The first event.
     pub fn meta(&mut self) -> Event {
         self.events += 1;
-        Event::Meta(Meta {
+        Event::from(Meta {
             time: self.converter.clock.wall(self.start_ns),
             mono_ns: self.start_ns,
             schema: SCHEMA,
@@ -235,9 +268,11 @@ impl Capture {
                 pids: self.options.pids.clone(),
                 comms: self.options.comms.clone(),
                 cgroups: self.options.cgroups.clone(),
+                containers: self.options.containers.clone(),
                 min_wait_ns: self.options.min_wait_ns(),
                 long_wait_ns: self.options.long_wait_ns(),
                 interval_ns: nanos(self.options.interval),
+                ..Filters::default()
             },
             capture: self.loaded.capture.clone(),
         })
@@ -255,16 +290,23 @@ impl Capture {
         let due = (now >= self.next_scan_ns).then(|| {
             let config = self.budget.step().config(self.options.tunables());
             let long_ns = self.options.long_wait_ns().max(config.min_wait_ns);
-            self.next_scan_ns = now + (long_ns / 4).clamp(SCAN_NS.0, SCAN_NS.1);
-            self.inflight
-                .scan(&self.loaded.heads, &self.loaded.slots, long_ns, now)
+            if let Some(usdt) = &mut self.loaded.usdt {
+                usdt.scan(long_ns, now);
+            }
+            let (heads, slots) = (&self.loaded.heads, &self.loaded.slots);
+            let due = self.inflight.scan(heads, slots, long_ns, now);
+            let cost_ns = time::mono_ns().saturating_sub(now);
+            self.next_scan_ns = now + inflight::until_next_scan(long_ns, cost_ns);
+            due
         });
         let more = self.drain(out);
         if !more {
             for slot in self.inflight.unseen_ends() {
-                out.push(Event::Wait(self.converter.unseen_end(&slot, now)));
+                out.push(Event::from(self.converter.unseen_end(&slot, now)));
             }
         }
+        self.report_usdt(more, now, out);
+        self.attach_later(now, out);
         for slot in due.into_iter().flatten() {
             // Its record may have come with this very batch.
             if !self.inflight.is_reported(slot.tid, slot.start_ns) {
@@ -285,9 +327,14 @@ impl Capture {
                 &self.loaded.stacks,
                 &mut self.converter,
             );
-            out.push(Event::Blocked(blocked));
+            out.push(Event::from(blocked));
         }
-        if let Some(used_ns) = self.cost.poll(&self.loaded.ebpf, now) {
+        let (usdt, goroutines) = (&self.loaded.usdt, &self.loaded.goroutines);
+        let other = || {
+            let usdt = usdt.as_ref().map_or(0, Usdt::run_time_ns);
+            usdt + goroutines.as_ref().map_or(0, Goroutines::cost_ns)
+        };
+        if let Some(used_ns) = self.cost.poll(&self.loaded.ebpf, other, now) {
             self.keep_to_budget(used_ns, now, out);
         }
         if now >= self.next_totals_ns {
@@ -310,6 +357,12 @@ impl Capture {
         if self.loaded.config.set(0, Tunables(config), 0).is_err() {
             return;
         }
+        if let Some(goroutines) = &mut self.loaded.goroutines {
+            goroutines.allow(step == Step::Full);
+        }
+        if let Some(usdt) = &mut self.loaded.usdt {
+            usdt.allow(step == Step::Full);
+        }
         out.push(Event::Budget(BudgetStep {
             time: self.converter.clock.wall(now),
             mono_ns: now,
@@ -330,7 +383,9 @@ impl Capture {
                 (Some(record), _) => (record, None),
                 (None, Some(record)) => (record.wait, Some(record.vector)),
                 (None, None) => {
-                    self.malformed += 1;
+                    let (probed, goroutine) = (record(&item), record(&item));
+                    drop(item);
+                    self.take_other(probed, goroutine, out);
                     continue;
                 }
             };
@@ -353,7 +408,7 @@ impl Capture {
                 &self.loaded.stacks,
                 &mut self.converter,
             );
-            out.push(Event::Wait(wait));
+            out.push(Event::from(wait));
         }
         true
     }
@@ -373,7 +428,7 @@ impl Capture {
         );
         let estimated = self.estimated;
         out.extend(locks.into_iter().map(|totals| {
-            Event::Lock(LockTotals {
+            Event::from(LockTotals {
                 estimated,
                 ..totals
             })
@@ -382,11 +437,15 @@ impl Capture {
             .totals
             .tasks(&loaded.heads, &loaded.task_stats, &mut self.converter, now);
         out.extend(tasks.into_iter().map(|totals| {
-            Event::Task(TaskTotals {
+            Event::from(TaskTotals {
                 estimated,
                 ..totals
             })
         }));
+        if let Some(usdt) = &mut loaded.usdt {
+            let locks = usdt.totals(now, &mut self.converter);
+            out.extend(locks.into_iter().map(Event::from));
+        }
         self.totals.recycle(
             &mut loaded.lock_stats,
             loaded.stripes,
@@ -409,6 +468,16 @@ impl Capture {
         }));
     }
 
+    /// Forgets the symbols of programs and of the kernel: they are read anew when they are needed.
+    pub fn forget_symbols(&mut self) {
+        self.converter.symbols.forget();
+    }
+
+    /// What was lost so far.
+    pub fn loss_now(&self) -> Loss {
+        self.loss(time::mono_ns())
+    }
+
     fn loss(&self, now: u64) -> Loss {
         let mut counters: BTreeMap<Cow<'static, str>, u64> = counter::NAMES
             .iter()
@@ -425,17 +494,47 @@ impl Capture {
             Err(_) => *counters.entry("counters_unreadable".into()).or_default() += 1,
         }
         counters.insert("malformed_record".into(), self.malformed);
-        counters.insert("locks_evicted".into(), self.totals.evicted);
+        let no_loss = counter::NO_LOSS.map(|cause| counter::NAMES[cause as usize]);
+        let evicted = self.loaded.usdt.as_ref().map_or(0, |usdt| usdt.evicted);
+        let evicted = self.totals.evicted + evicted;
+        counters.insert("locks_evicted".into(), evicted);
         Loss {
             time: self.converter.clock.wall(now),
             mono_ns: now,
             total: counters
                 .iter()
-                .filter(|(cause, _)| *cause != "stacks_skipped")
+                .filter(|(cause, _)| !no_loss.contains(&cause.as_ref()))
                 .map(|(_, count)| count)
                 .sum(),
             counters,
         }
+    }
+
+    /// Are only some tasks of the host observed?
+    pub fn is_filtered(&self) -> bool {
+        let Options {
+            pids,
+            comms,
+            cgroups,
+            containers,
+            ..
+        } = &self.options;
+        !(pids.is_empty() && comms.is_empty() && cgroups.is_empty() && containers.is_empty())
+    }
+
+    /// Completes containers with what a cluster says of their pods.
+    pub fn set_pods(&mut self, pods: std::sync::Arc<crate::inspect::container::pods::Pods>) {
+        self.converter.containers.set_pods(pods);
+    }
+
+    /// The container that a process runs in.
+    pub fn container_of(&mut self, pid: u32) -> Option<std::sync::Arc<crate::event::ContainerRef>> {
+        self.converter.containers.of(pid)
+    }
+
+    /// Counts events that were made of this run's elsewhere.
+    pub fn count_events(&mut self, events: u64) {
+        self.events += events;
     }
 
     /// Have all processes that were asked for ended? Never, when none was.

@@ -1,16 +1,18 @@
 //! The processes that were asked for: are they there, and have they ended?
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
 use anyhow::{Result, bail};
 
+use crate::inspect::proc;
+
 /// Watched processes.
 #[derive(Debug)]
 pub struct Targets {
-    processes: Vec<OwnedFd>,
+    processes: Vec<(u32, OwnedFd)>,
     asked: bool,
 }
 
@@ -22,7 +24,7 @@ impl Targets {
     pub fn open(pids: &[u32]) -> Result<Targets> {
         let mut processes = Vec::new();
         for &pid in pids {
-            processes.push(open(pid)?);
+            processes.push((pid, open(pid)?));
         }
         Ok(Targets {
             processes,
@@ -32,12 +34,18 @@ impl Targets {
 
     /// Have all of them ended? False when none was asked for.
     pub fn ended(&self) -> bool {
-        self.asked && self.processes.iter().all(has_ended)
+        self.asked && self.processes.iter().all(|(_, one)| has_ended(one))
+    }
+
+    /// Those that have not ended: their numbers mean them.
+    pub fn alive(&self) -> Vec<u32> {
+        let alive = self.processes.iter().filter(|(_, one)| !has_ended(one));
+        alive.map(|(pid, _)| *pid).collect()
     }
 }
 
 fn open(pid: u32) -> Result<OwnedFd> {
-    if let Some(process) = process_of(pid)
+    if let Some(process) = proc::process_of(pid)
         && process != pid
     {
         bail!(
@@ -55,17 +63,6 @@ fn open(pid: u32) -> Result<OwnedFd> {
     }
     // SAFETY: a descriptor that was just made and that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// The process that a thread belongs to.
-fn process_of(tid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Tgid:"))?
-        .trim()
-        .parse()
-        .ok()
 }
 
 /// A descriptor of a process becomes readable when it ends.
@@ -105,6 +102,8 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let targets = Targets::open(&[child.id()]).unwrap();
         child.wait().unwrap();
-        assert!(targets.ended());
+        assert!(targets.ended() && targets.alive().is_empty());
+        let own = std::process::id();
+        assert_eq!(Targets::open(&[own]).unwrap().alive(), [own]);
     }
 }

@@ -5,14 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use observer_common::{LockKey, LockStat, TID_ENDED, TaskHead, TaskStat, kind};
 
 use super::{
-    callers::Callers,
-    convert::{self, Converter},
-    inflight::InFlight,
-    mapped::MappedArray,
-    stacks::Stacks,
+    callers::Callers, convert::Converter, inflight::InFlight, mapped::MappedArray, stacks::Stacks,
 };
 use crate::{
-    event::{LockTotals, TaskTotals, WaitTotals},
+    event::{Kind, LockTotals, TaskTotals, WaitTotals},
     histogram::Histogram,
 };
 
@@ -247,7 +243,7 @@ const EMPTY: LockStat = LockStat {
         pad: 0,
     },
     stack: 0,
-    pad: 0,
+    waker_tid: 0,
     histogram: [0; observer_common::BUCKETS],
 };
 
@@ -290,6 +286,7 @@ fn totals_of(sum: &LockSum, waiters: u32, converter: &mut Converter, now_ns: u64
         timeouts: sum.timeouts,
         interrupted: sum.interrupted,
         waiters_now: waiters,
+        holder: None,
         histogram: sum.histogram.buckets(),
         callers: Vec::new(),
         estimated: false,
@@ -341,7 +338,7 @@ fn task_totals(stat: &TaskStat, converter: &mut Converter, now_ns: u64) -> TaskT
             });
             continue;
         }
-        let sum = totals.kinds.entry(convert::kind(number as u8)).or_default();
+        let sum = totals.kinds.entry(Kind::of(number as u8)).or_default();
         sum.waits += kind.count;
         sum.total_ns = sum.total_ns.saturating_add(kind.total_ns);
         sum.max_ns = sum.max_ns.max(kind.max_ns);

@@ -1,11 +1,20 @@
 //! The flags that all live commands share: what to observe.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    capture::{FutexMode, LOCK_SLOTS, Options, RING_BYTES},
+    capture::{FutexMode, LOCK_SLOTS, Options, RING_BYTES, usdt},
+    inspect::container,
+    rules::Thresholds,
+    runtimes::packs,
     time::parse_duration,
 };
 
@@ -21,6 +30,10 @@ pub(crate) struct Select {
     /// Observe only tasks in this control group (version 2) or below it (repeatable)
     #[arg(long = "cgroup", value_name = "PATH")]
     pub(crate) cgroups: Vec<String>,
+    /// Observe only tasks in this running container: its identifier or the beginning of it, its name, or its pod
+    /// (repeatable)
+    #[arg(long = "container", value_name = "ID|NAME")]
+    pub(crate) containers: Vec<String>,
     /// Report single waits at least this long; shorter ones are counted in the totals
     #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = parse_duration)]
     pub(crate) min_wait: Duration,
@@ -53,6 +66,20 @@ pub(crate) struct Select {
     /// time; `none` for no limit
     #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = share)]
     pub(crate) max_overhead: Share,
+    /// Report the waits that programs tell of by USDT probes: a pack (hotspot, libc, libstdcxx, postgresql,
+    /// python, ruby) or a file, see docs/usdt.md (repeatable)
+    #[arg(long, value_name = "PACK|FILE")]
+    pub(crate) usdt: Vec<String>,
+    /// How to attach to USDT probes
+    #[arg(long, value_enum, default_value_t = UsdtAttach::Auto, hide = true)]
+    pub(crate) usdt_attach: UsdtAttach,
+    /// Report the waits of goroutines of the processes named with --pid as they happen, by probes in their runtime: each
+    /// wait costs the program some 1.5 µs, within --max-overhead
+    #[arg(long, requires = "pids")]
+    pub(crate) go_events: bool,
+    /// Thresholds of the rules, in TOML: see docs/rules.md
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
     /// Show what the kernel programs say of themselves, on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -69,13 +96,52 @@ pub(crate) enum Futex {
     Sched,
 }
 
+/// How to attach to USDT probes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum UsdtAttach {
+    /// To many places at a time where the kernel can
+    Auto,
+    /// One by one
+    Single,
+    /// To many places at a time
+    Multi,
+}
+
 impl Select {
+    /// What the rules go by.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub(crate) fn thresholds(&self) -> Result<Thresholds> {
+        thresholds(self.rules.as_deref())
+    }
+
     /// The options of the capture; `long_wait` is the command's default.
-    pub(crate) fn options(&self, long_wait: Duration) -> Options {
-        Options {
-            pids: self.pids.clone(),
+    ///
+    /// # Errors
+    /// A pack that cannot be read.
+    pub(crate) fn options(&self, long_wait: Duration) -> Result<Options> {
+        let (mut pids, mut cgroups) = (self.pids.clone(), self.cgroups.clone());
+        if !self.containers.is_empty() {
+            let selected = container::select(&self.containers)?;
+            if !(pids.is_empty() && cgroups.is_empty()) {
+                bail!(
+                    "--container goes with neither --pid nor --cgroup: name the one or the others"
+                );
+            }
+            if selected.groupless {
+                super::note(
+                    "the container has no control group of version 2: what it starts from now on is not observed",
+                );
+            }
+            pids.extend(selected.pids);
+            cgroups.extend(selected.cgroups);
+        }
+        Ok(Options {
+            pids,
             comms: self.comms.clone(),
-            cgroups: self.cgroups.clone(),
+            cgroups,
+            containers: self.containers.clone(),
             min_wait: self.min_wait,
             long_wait: self.long_wait.unwrap_or(long_wait),
             interval: self.interval,
@@ -89,9 +155,36 @@ impl Select {
             lock_slots: self.lock_slots,
             stacks: !self.no_stacks,
             max_overhead: self.max_overhead.0,
+            usdt: packs::load(&self.usdt)?,
+            usdt_attach: match self.usdt_attach {
+                UsdtAttach::Auto => usdt::Attach::Auto,
+                UsdtAttach::Single => usdt::Attach::Single,
+                UsdtAttach::Multi => usdt::Attach::Multi,
+            },
+            go_events: self.go_events,
             log: self.verbose,
-        }
+        })
     }
+}
+
+/// The longest file with thresholds that is read.
+const MAX_RULES: u64 = 1 << 20;
+
+/// The thresholds of a file; without one those by default.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub(crate) fn thresholds(path: Option<&Path>) -> Result<Thresholds> {
+    let Some(path) = path else {
+        return Ok(Thresholds::default());
+    };
+    let mut text = String::new();
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.take(MAX_RULES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Thresholds::parse(&text)
+        .with_context(|| format!("cannot use the thresholds in {}", path.display()))
 }
 
 /// A share of the host's CPU time; no limit when absent.

@@ -11,14 +11,15 @@ use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{
+    FailOn,
     live::{Pulse, runtime},
     select::Select,
 };
 use crate::{
-    capture::Capture,
     event::{Event, Reason},
     model::Model,
     report::{self, text},
+    watch::Watch,
 };
 
 /// How often the ring buffer is read: the greatest part of an event's way to the reader.
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Text: show idle waits too (poll, sleep, child)
     #[arg(long)]
     all: bool,
+    /// Exit with code 10 if there was one
+    #[arg(long, value_enum, value_name = "WHAT")]
+    fail_on: Option<FailOn>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
@@ -70,7 +74,6 @@ enum Sink {
     Jsonl(BufWriter<Box<dyn Write>>),
     Text {
         out: BufWriter<Box<dyn Write>>,
-        model: Box<Model>,
         all: bool,
     },
 }
@@ -87,11 +90,7 @@ impl Sink {
         let out = BufWriter::with_capacity(1 << 16, out);
         Ok(match format {
             Format::Jsonl => Sink::Jsonl(out),
-            Format::Text => Sink::Text {
-                out,
-                model: Box::default(),
-                all: args.all,
-            },
+            Format::Text => Sink::Text { out, all: args.all },
         })
     }
 
@@ -103,10 +102,9 @@ impl Sink {
                 }
                 out.flush()?;
             }
-            Sink::Text { out, model, all } => {
+            Sink::Text { out, all } => {
                 for event in events.drain(..) {
                     text::line(out, &event, *all)?;
-                    model.apply(event);
                 }
                 out.flush()?;
             }
@@ -114,8 +112,8 @@ impl Sink {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
-        if let Sink::Text { out, model, .. } = self {
+    fn finish(&mut self, model: &Model) -> Result<()> {
+        if let Sink::Text { out, .. } = self {
             text::summary(out, model)?;
             out.flush()?;
         }
@@ -134,27 +132,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let format = args.format();
     runtime()?.block_on(async {
-        let mut options = args.select.options(LONG_WAIT);
+        let mut options = args.select.options(LONG_WAIT)?;
         // The text shows no stacks, and their symbols take memory.
         options.stacks &= format == Format::Jsonl;
-        let mut capture = Capture::start(options)?;
+        let thresholds = args.select.thresholds()?;
+        let mut watch = Watch::start_wide(options, !args.select.no_stacks, thresholds)?;
         let mut pulse = Pulse::new(PERIOD, args.select.duration, false)?;
         // Only now: a run that cannot begin leaves no file behind.
         let mut sink = Sink::new(args, format)?;
-        let mut events = vec![capture.meta()];
+        let mut events = vec![watch.meta()];
         sink.write(&mut events)?;
         let reason = loop {
             if let Some(reason) = pulse.beat().await {
                 break reason;
             }
-            let more = capture.poll(&mut events);
+            let more = watch.poll(&mut events);
             sink.write(&mut events)?;
-            if !more && capture.targets_ended() {
+            if !more && watch.targets_ended() {
                 break Reason::TargetEnded;
             }
         };
-        capture.finish(reason, &mut events);
+        watch.finish(reason, &mut events);
         sink.write(&mut events)?;
-        sink.finish()
+        sink.finish(watch.model())?;
+        let model = watch.model();
+        FailOn::check(
+            args.fail_on,
+            model.deadlocks().len(),
+            model.findings().len(),
+        )
     })
 }

@@ -1,20 +1,23 @@
 //! Names for the addresses of stacks: user code by blazesym, kernel code by the kernel's own table.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{collections::HashMap, fs, ops::Range, sync::Arc};
 
 use blazesym::{
     Pid,
     symbolize::{
-        Input, Symbolizer,
+        Input, Sym, Symbolizer,
         source::{Process, Source},
     },
 };
 
-use super::kallsyms::Kallsyms;
+use super::{kallsyms::Kallsyms, rest::Rest};
 use crate::event::{Addr, Frame};
 
 /// Stacks whose frames are kept; beyond it the cache starts anew.
 const MAX_STACKS: usize = 8_192;
+
+/// What is read of files at the same time, by the files' sizes, unless it is set otherwise.
+const BUDGET: u64 = 512 << 20;
 
 /// Addresses that user code can have: above the first page, below the hole in the address space.
 const USER_CODE: Range<u64> = 0x1000..1 << 47;
@@ -25,18 +28,29 @@ pub struct Symbols {
     user: Symbolizer,
     kernel: Option<Kallsyms>,
     stacks: HashMap<(u32, u32), Arc<[Frame]>>,
+    /// Files that were read, with their sizes, and what these may be together.
+    read: HashMap<Arc<str>, u64>,
+    budget: u64,
+    rest: Rest,
+}
+
+/// Source lines would have each program's debug information parsed and kept in memory.
+fn symbolizer() -> Symbolizer {
+    Symbolizer::builder()
+        .enable_code_info(false)
+        .enable_inlined_fns(false)
+        .build()
 }
 
 impl Default for Symbols {
     fn default() -> Self {
         Symbols {
-            // Source lines would have each program's debug information parsed and kept in memory.
-            user: Symbolizer::builder()
-                .enable_code_info(false)
-                .enable_inlined_fns(false)
-                .build(),
+            user: symbolizer(),
             kernel: None,
             stacks: HashMap::new(),
+            read: HashMap::new(),
+            budget: BUDGET,
+            rest: Rest::default(),
         }
     }
 }
@@ -45,6 +59,53 @@ impl Symbols {
     /// The kernel's table, read when it is first asked for.
     pub fn kernel(&mut self) -> &Kallsyms {
         self.kernel.get_or_insert_with(Kallsyms::load)
+    }
+
+    /// Gives back what was read of programs' files if nobody asks for new names, or if it is too much. True: there
+    /// was something to give back.
+    pub fn rest(&mut self) -> bool {
+        let due = self.rest.is_due();
+        if due {
+            self.give_back();
+        }
+        due
+    }
+
+    /// Reads files of this size at most at the same time, or a single one.
+    pub fn set_budget(&mut self, bytes: u64) {
+        self.budget = bytes;
+    }
+
+    /// Sizes of the files that were read, and are not given back yet.
+    pub fn bytes(&self) -> u64 {
+        self.read.values().sum()
+    }
+
+    fn give_back(&mut self) {
+        self.user = symbolizer();
+        self.read.clear();
+    }
+
+    /// Forgets all but what was set.
+    pub fn forget(&mut self) {
+        *self = Symbols {
+            budget: self.budget,
+            ..Symbols::default()
+        };
+    }
+
+    /// Notes the files of frames that were just named. blazesym gives back all of them or none.
+    fn count(&mut self, pid: u32, frames: &[Frame]) {
+        for module in frames.iter().filter_map(|frame| frame.module.as_ref()) {
+            if !self.read.contains_key(module) {
+                let file = fs::metadata(format!("/proc/{pid}/root{module}"));
+                let size = file.map_or(0, |file| file.len());
+                self.read.insert(Arc::clone(module), size);
+            }
+        }
+        if self.read.len() > 1 && self.bytes() > self.budget {
+            self.give_back();
+        }
     }
 
     /// Frames of the stack `id` of process `pid` (0: of the kernel), whose addresses `addresses` gives
@@ -62,7 +123,11 @@ impl Symbols {
         let frames: Arc<[Frame]> = if pid == 0 {
             self.kernel_frames(&addresses).into()
         } else {
-            self.user_frames(pid, &addresses).into()
+            let begun = self.rest.begin();
+            let frames = self.user_frames(pid, &addresses);
+            self.count(pid, &frames);
+            self.rest.end(begun);
+            frames.into()
         };
         if self.stacks.len() >= MAX_STACKS {
             self.stacks.clear();
@@ -113,8 +178,7 @@ impl Symbols {
                     ..Frame::default()
                 };
                 if let Some(symbol) = found.next().as_ref().and_then(|found| found.as_sym()) {
-                    frame.name = Some(symbol.name.as_ref().into());
-                    frame.offset = Some(symbol.offset as u64);
+                    name(&mut frame, symbol);
                     frame.module = symbol
                         .module
                         .as_ref()
@@ -124,6 +188,12 @@ impl Symbols {
             })
             .collect()
     }
+}
+
+/// Puts a symbol's name into a frame.
+pub(super) fn name(frame: &mut Frame, symbol: &Sym<'_>) {
+    frame.name = Some(symbol.name.as_ref().into());
+    frame.offset = Some(symbol.offset as u64);
 }
 
 #[cfg(test)]
@@ -146,6 +216,28 @@ mod tests {
         // Known from now on.
         let again = symbols.frames(std::process::id(), 1, || unreachable!());
         assert_eq!(again.len(), 2);
+    }
+
+    #[test]
+    fn what_is_read_of_files_is_bounded() {
+        let mut symbols = Symbols::default();
+        let here = what_is_read_of_files_is_bounded as fn() as usize as u64;
+        let libc = libc::getpid as *const () as usize as u64;
+        symbols.frames(std::process::id(), 1, || vec![here]);
+        let one = symbols.bytes();
+        assert!(one > 0);
+        // Together with the C library, where that is a file of its own, it is too much.
+        symbols.set_budget(one);
+        let frames = symbols.frames(std::process::id(), 2, || vec![here, libc]);
+        assert_eq!(frames.len(), 2);
+        assert!(symbols.bytes() <= one);
+        assert!(
+            !symbols
+                .frames(std::process::id(), 3, || vec![here])
+                .is_empty()
+        );
+        symbols.forget();
+        assert_eq!((symbols.bytes(), symbols.budget), (0, one));
     }
 
     #[test]

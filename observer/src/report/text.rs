@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 use crate::{
-    event::{Blocked, End, Event, LockRef, Meta, Outcome, Reason, TaskRef, Wait},
+    event::{
+        Attached, Blocked, End, Event, Finding, Holder, LockRef, Meta, Missing, Outcome, Reason,
+        TaskRef, Wait,
+    },
     model::Model,
     text::printable,
     time::{WallTime, human},
@@ -21,6 +24,7 @@ pub fn line(out: &mut impl Write, event: &Event, all: bool) -> io::Result<()> {
         Event::Meta(meta) => heading(out, meta, all),
         Event::Wait(wait) if all || !wait.kind.is_idle() => wait_line(out, wait),
         Event::Blocked(blocked) if all || !blocked.kind.is_idle() => blocked_line(out, blocked),
+        Event::Finding(found) => finding(out, found),
         Event::Loss(loss) if loss.total > 0 => {
             write!(out, "{}  LOST     {}:", clock(loss.time), loss.total)?;
             for (cause, count) in loss.counters.iter().filter(|(_, count)| **count > 0) {
@@ -36,6 +40,8 @@ pub fn line(out: &mut impl Write, event: &Event, all: bool) -> io::Result<()> {
             step.overhead_percent,
             step.limit_percent
         ),
+        Event::Attached(later) => attached(out, later),
+        // What a deadlock is, its finding says in a sentence, with the tasks below it.
         _ => Ok(()),
     }
 }
@@ -52,9 +58,7 @@ fn heading(out: &mut impl Write, meta: &Meta, all: bool) -> io::Result<()> {
         human(meta.filters.long_wait_ns),
         meta.capture.futex,
     )?;
-    for missing in &meta.capture.missing {
-        writeln!(out, "missing: {}: {}", missing.feature, missing.why)?;
-    }
+    missing(out, &meta.capture.missing)?;
     if !all {
         writeln!(
             out,
@@ -62,6 +66,21 @@ fn heading(out: &mut impl Write, meta: &Meta, all: bool) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn missing(out: &mut impl Write, all: &[Missing]) -> io::Result<()> {
+    for missing in all {
+        let (feature, why) = (printable(&missing.feature), printable(&missing.why));
+        writeln!(out, "missing: {feature}: {why}")?;
+    }
+    Ok(())
+}
+
+fn attached(out: &mut impl Write, later: &Attached) -> io::Result<()> {
+    for hook in &later.attached {
+        writeln!(out, "{}  ATTACHED {}", clock(later.time), printable(hook))?;
+    }
+    missing(out, &later.missing)
 }
 
 /// The time of day of a time stamp, to the millisecond.
@@ -72,7 +91,7 @@ fn clock(time: WallTime) -> String {
 
 fn task(task: &TaskRef) -> String {
     let name = task.comm.as_deref().unwrap_or("?");
-    match &task.process {
+    let named = match &task.process {
         Some(process) if **process != *name => format!(
             "{}/{} ({} {})",
             printable(name),
@@ -82,6 +101,14 @@ fn task(task: &TaskRef) -> String {
         ),
         _ if task.pid == task.tid => format!("{}/{}", printable(name), task.tid),
         _ => format!("{}/{} ({})", printable(name), task.tid, task.pid),
+    };
+    let named = match task.goid {
+        Some(goid) => format!("goroutine {goid} on {named}"),
+        None => named,
+    };
+    match &task.container {
+        Some(container) => format!("{named} in {}", printable(&container.to_string())),
+        None => named,
     }
 }
 
@@ -89,6 +116,39 @@ fn lock(lock: &LockRef) -> String {
     match &lock.name {
         Some(name) => format!("{} {}", lock.class.name(), printable(name)),
         None => format!("{} {}", lock.class.name(), lock.addr),
+    }
+}
+
+fn finding(out: &mut impl Write, found: &Finding) -> io::Result<()> {
+    let title = printable(&found.title);
+    writeln!(
+        out,
+        "{}  FINDING  {}: {title}",
+        clock(found.time),
+        found.severity.name()
+    )?;
+    for line in &found.evidence {
+        writeln!(out, "                        {}", printable(line))?;
+    }
+    Ok(())
+}
+
+/// ` held by writer/12 (exact), in fsync(/data/wal)`.
+fn holder(out: &mut impl Write, holder: Option<&Holder>) -> io::Result<()> {
+    let Some(holder) = holder else { return Ok(()) };
+    let Some(tid) = holder.tid else {
+        return write!(out, "  holder unknown: {}", printable(&holder.evidence));
+    };
+    let name = holder.comm.as_deref().unwrap_or("?");
+    write!(
+        out,
+        "  held by {}/{tid} ({})",
+        printable(name),
+        holder.confidence.name()
+    )?;
+    match &holder.doing {
+        Some(doing) => write!(out, ", {}", printable(doing)),
+        None => Ok(()),
     }
 }
 
@@ -108,14 +168,22 @@ fn wait_line(out: &mut impl Write, wait: &Wait) -> io::Result<()> {
         &wait.locks,
         wait.syscall.as_deref(),
     )?;
+    holder(out, wait.holder.as_ref())?;
     match (wait.outcome, &wait.waker) {
         (Some(Outcome::Woken), Some(waker)) => {
             let name = waker.comm.as_deref().unwrap_or("?");
-            write!(out, "  woken by {}/{}", printable(name), waker.tid)?;
+            write!(out, "  woken by ")?;
+            if let Some(goid) = waker.goid {
+                write!(out, "goroutine {goid} on ")?;
+            }
+            write!(out, "{}/{}", printable(name), waker.tid)?;
         }
         (Some(outcome), _) => write!(out, "  {}", outcome.name())?,
         (None, _) if wait.end_unseen => write!(out, "  (end not seen)")?,
         (None, _) => {}
+    }
+    for (cause, ns) in &wait.causes {
+        write!(out, "  {} {}", cause.name().replace('_', " "), human(*ns))?;
     }
     if let Some(runqueue_ns) = wait.runqueue_ns
         && runqueue_ns.saturating_mul(10) > wait.dur_ns
@@ -141,6 +209,7 @@ fn blocked_line(out: &mut impl Write, blocked: &Blocked) -> io::Result<()> {
         &blocked.locks,
         blocked.syscall.as_deref(),
     )?;
+    holder(out, blocked.holder.as_ref())?;
     if let Some(runqueue_ns) = blocked.runqueue_ns {
         write!(out, "  runnable for {}", human(runqueue_ns))?;
     }
@@ -170,6 +239,20 @@ fn purpose(
 /// # Errors
 /// The writer's.
 pub fn summary(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    let mut findings: Vec<_> = model.findings().collect();
+    findings.sort_by_key(|found| std::cmp::Reverse(found.severity));
+    if !findings.is_empty() {
+        writeln!(out, "\nfindings: {}", findings.len())?;
+    }
+    for found in findings.iter().take(ROWS) {
+        writeln!(
+            out,
+            "  {:<8}  {}",
+            found.severity.name(),
+            printable(&found.title)
+        )?;
+    }
+    more(out, findings.len())?;
     blocked_table(out, model)?;
     lock_table(out, model)?;
     if let Some(end) = model.end() {
@@ -193,19 +276,19 @@ fn blocked_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
     let mut blocked: Vec<_> = model.blocked().collect();
     blocked.sort_by_key(|wait| {
         (
-            wait.event.kind.is_idle(),
+            wait.event.kind.is_mostly_idle(),
             wait.start_ns,
             wait.event.task.tid,
         )
     });
     let idle = blocked
         .iter()
-        .filter(|wait| wait.event.kind.is_idle())
+        .filter(|wait| wait.event.kind.is_mostly_idle())
         .count();
     let held = blocked.len() - idle;
     writeln!(
         out,
-        "\nblocked at the end: {held} (and {idle} idle in poll, sleep or child)"
+        "\nblocked at the end: {held} (and {idle} idle: poll, sleep, child, condvar)"
     )?;
     for wait in blocked.iter().take(held.min(ROWS)) {
         let least = if wait.event.at_least { "≥" } else { "" };
@@ -222,6 +305,7 @@ fn blocked_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
             &wait.event.locks,
             wait.event.syscall.as_deref(),
         )?;
+        holder(out, wait.event.holder.as_ref())?;
         writeln!(out)?;
     }
     more(out, held)

@@ -7,7 +7,7 @@ use ratatui::{
 };
 
 use super::{
-    rows::Tone,
+    rows::{RowId, Tone},
     text::{Glyphs, cut, width},
 };
 
@@ -26,6 +26,41 @@ impl Segment {
     }
 }
 
+/// A line of a page, and what it is about: Enter opens that.
+pub(super) struct Line {
+    pub(super) segments: Vec<Segment>,
+    pub(super) target: Option<RowId>,
+}
+
+impl Line {
+    pub(super) fn new(segments: Vec<Segment>) -> Self {
+        Line {
+            segments,
+            target: None,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let texts: Vec<&str> = self.segments.iter().map(|s| &*s.text).collect();
+        texts.join("  ").trim_end().to_owned()
+    }
+}
+
+/// What can be selected among lines, and where it begins: a thing may take several lines.
+pub(super) fn targets(lines: &[Line]) -> Vec<(usize, RowId)> {
+    let mut before = None;
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(id) = &line.target
+            && before != Some(id)
+        {
+            found.push((at, id.clone()));
+        }
+        before = line.target.as_ref();
+    }
+    found
+}
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
@@ -35,17 +70,21 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn tone(self, tone: Tone) -> Style {
-        let (modifier, color) = match tone {
-            Tone::Normal => return Style::new(),
-            Tone::Quiet => (Modifier::empty(), Color::DarkGray),
-            Tone::Strong => (Modifier::BOLD, Color::Reset),
-            Tone::Alarm => (Modifier::BOLD, Color::Red),
-        };
-        self.colored(Style::new().add_modifier(modifier), color)
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        match tone {
+            // The eighth colour is the background of many a terminal: dim is a shade of the foreground in all of them.
+            Tone::Quiet if self.color => Style::new().add_modifier(Modifier::DIM),
+            Tone::Normal | Tone::Quiet => Style::new(),
+            Tone::Strong => bold,
+            Tone::Alarm => self.colored(bold, Color::Red),
+        }
     }
 
+    /// Of the sixteen colours, red and magenta can be read on light and on dark in the usual palettes; cyan, green and
+    /// yellow cannot on light, blue cannot on dark.
     pub(super) fn title(self) -> Style {
-        self.colored(Style::new().add_modifier(Modifier::BOLD), Color::Cyan)
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        self.colored(bold, Color::Magenta)
     }
 
     fn colored(self, style: Style, color: Color) -> Style {

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use super::rows::{Filter, Key, Record, RowId, Source};
+use super::rows::{Column, Filter, Key, Record, RowId};
 
 /// Which rows are wanted.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub(super) struct List<R> {
     reversed: bool,
     anchor: Anchor,
     cursor: usize,
+    /// Which of the rows that are listed, in no order, the selected one was when it was last looked for.
+    seen_at: usize,
     page: Page<R>,
 }
 
@@ -77,6 +79,7 @@ impl<R: Record> Default for List<R> {
             reversed: false,
             anchor: Anchor::Top,
             cursor: 0,
+            seen_at: 0,
             page: Page {
                 rows: Vec::new(),
                 first: 0,
@@ -109,13 +112,18 @@ impl<R: Record> List<R> {
     }
 
     /// Takes the page again: `height` rows around the selection.
-    pub(super) fn refresh(&mut self, source: Source<'_>, query: &Query, height: usize) {
+    pub(super) fn refresh<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a R>,
+        now_ns: u64,
+        query: &Query,
+        height: usize,
+    ) {
         let height = height.max(1);
-        let now_ns = source.now_ns();
         let key = R::columns()[self.sort].key;
         let (mut total, mut idle) = (0, 0);
         let mut found = Vec::new();
-        for row in R::all(source) {
+        for row in rows {
             total += 1;
             if !query.filter.is_empty() && !row.matches(&query.filter) {
                 continue;
@@ -145,6 +153,39 @@ impl<R: Record> List<R> {
         };
     }
 
+    /// Adds to the rows of the page what takes too long for all rows that there are.
+    pub(super) fn complete(&mut self, complete: impl FnMut(&mut R)) {
+        self.page.rows.iter_mut().for_each(complete);
+    }
+
+    /// All rows that are listed, in their order.
+    pub(super) fn listed<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a R>,
+        now_ns: u64,
+        query: &Query,
+    ) -> Vec<&'a R> {
+        let key = R::columns()[self.sort].key;
+        let mut found: Vec<_> = rows
+            .filter(|row| query.filter.is_empty() || row.matches(&query.filter))
+            .filter(|row| query.show_idle || !row.is_idle())
+            .map(|row| Candidate {
+                key: key(row, now_ns),
+                row,
+            })
+            .collect();
+        let descending = self.descending();
+        found.sort_unstable_by(|a, b| order(a, b, descending));
+        found.into_iter().map(|candidate| candidate.row).collect()
+    }
+
+    /// The selected row, if there is one.
+    pub(super) fn selected(&self) -> Option<&R> {
+        self.page
+            .rows
+            .get(self.cursor.checked_sub(self.page.first)?)
+    }
+
     /// Puts the cursor where its anchor is now; says with which row the page starts.
     fn settle(&mut self, found: &[Candidate<'_, R>], height: usize) -> usize {
         let last = found.len().saturating_sub(1);
@@ -155,7 +196,8 @@ impl<R: Record> List<R> {
             Anchor::Last => self.cursor = last,
             Anchor::Row(id) => match self.position(found, id) {
                 // The selected row keeps its line on the screen: what is around it stays still.
-                Some(index) => {
+                Some((index, at)) => {
+                    self.seen_at = at;
                     first = (first + index).saturating_sub(self.cursor);
                     self.cursor = index;
                 }
@@ -169,11 +211,16 @@ impl<R: Record> List<R> {
             .min(found.len().saturating_sub(height))
     }
 
-    fn position(&self, found: &[Candidate<'_, R>], id: &RowId) -> Option<usize> {
-        let selected = found.iter().find(|candidate| candidate.row.is(id))?;
+    /// The place of a row in their order, and among those that are listed.
+    fn position(&self, found: &[Candidate<'_, R>], id: &RowId) -> Option<(usize, usize)> {
+        // Rows mostly come as they did before.
+        let is_it = |at: &usize| found.get(*at).is_some_and(|one| one.row.is(id));
+        let at = Some(self.seen_at).filter(is_it);
+        let at = at.or_else(|| found.iter().position(|one| one.row.is(id)))?;
+        let selected = &found[at];
         let descending = self.descending();
         let before = |other: &&Candidate<'_, R>| order(other, selected, descending).is_lt();
-        Some(found.iter().filter(before).count())
+        Some((found.iter().filter(before).count(), at))
     }
 }
 
@@ -212,6 +259,15 @@ pub(super) trait Navigate {
     /// Sorts by the next column, or by the one before.
     fn sort_by_next(&mut self, forward: bool);
     fn reverse(&mut self);
+    /// Sorts by a column; the other way round if it does already.
+    fn sort_by(&mut self, column: usize);
+    /// The column with this title, in small or large letters.
+    fn column(&self, title: &str) -> Option<usize>;
+    /// The title of the column that sorts, and whether the other way round.
+    fn order(&self) -> (&'static str, bool);
+    fn set_order(&mut self, column: usize, reversed: bool);
+    /// Selects a line of the page; false if there is none.
+    fn select(&mut self, line: usize) -> bool;
     /// Holds on to the selected row from now on; says which it is.
     fn pin(&mut self) -> Option<RowId>;
 }
@@ -255,9 +311,40 @@ impl<R: Record> Navigate for List<R> {
         self.reversed = !self.reversed;
     }
 
+    fn sort_by(&mut self, column: usize) {
+        if self.sort == column {
+            self.reversed = !self.reversed;
+        } else if column < R::columns().len() {
+            (self.sort, self.reversed) = (column, false);
+        }
+    }
+
+    fn column(&self, title: &str) -> Option<usize> {
+        let is_it = |column: &Column<R>| column.title.eq_ignore_ascii_case(title);
+        R::columns().iter().position(is_it)
+    }
+
+    fn order(&self) -> (&'static str, bool) {
+        (R::columns()[self.sort].title, self.reversed)
+    }
+
+    fn set_order(&mut self, column: usize, reversed: bool) {
+        if column < R::columns().len() {
+            (self.sort, self.reversed) = (column, reversed);
+        }
+    }
+
+    fn select(&mut self, line: usize) -> bool {
+        let Some(row) = self.page.rows.get(line) else {
+            return false;
+        };
+        self.anchor = Anchor::Row(row.id());
+        self.cursor = self.page.first + line;
+        true
+    }
+
     fn pin(&mut self) -> Option<RowId> {
-        let line = self.cursor.checked_sub(self.page.first)?;
-        let id = self.page.rows.get(line)?.id();
+        let id = self.selected()?.id();
         self.anchor = Anchor::Row(id.clone());
         Some(id)
     }

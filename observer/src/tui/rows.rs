@@ -1,12 +1,12 @@
 //! What a table is made of: records of the model, how they are told apart, sorted and filtered, and
 //! the columns that show them. Plain data and functions from data to text.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
-use super::text::Glyphs;
+use super::{goroutines::GoKey, groups::GroupKey, text::Glyphs};
 use crate::{
-    event::{LockRef, Wait},
-    model::{InProgress, Lock, Model},
+    event::{Holder, Kind, LockClass, LockRef, TaskRef},
+    model::InProgress,
 };
 
 /// Identity of a row: what a selection holds on to while rows come, go and change places.
@@ -18,6 +18,40 @@ pub(super) enum RowId {
     Lock(Arc<str>),
     /// A wait that ended.
     Wait { tid: u32, end_ns: u64 },
+    /// A diagnosis, by its time and its sentence.
+    Finding { mono_ns: u64, title: String },
+    /// Findings that there was no room for.
+    MoreFindings,
+    /// Waits in progress that have something in common.
+    Group(GroupKey),
+    /// Goroutines that do the same.
+    GoGroup(GoKey),
+    /// One goroutine.
+    Goroutine { pid: u32, goid: u64 },
+    /// A lock or a channel of Go, by its id.
+    GoResource { pid: u32, id: Arc<str> },
+}
+
+/// Is a wait of this kind most often no trouble? Views fold such waits away until asked for them: pools that
+/// wait for work would hide everything else.
+pub(super) fn is_idle(kind: Kind) -> bool {
+    kind.is_mostly_idle()
+}
+
+/// Is a wait looked for?
+pub(super) fn is_found(wait: &InProgress, filter: &Filter) -> bool {
+    let event = &wait.event;
+    filter.is_in_task(&event.task)
+        || filter.is_in(event.kind.name())
+        || filter.is_in_some(event.syscall.as_deref())
+        || filter.is_in_holder(event.holder.as_ref())
+        || event.lock.iter().any(|lock| filter.is_in_lock(lock))
+        || event.locks.iter().any(|lock| filter.is_in_lock(lock))
+}
+
+/// Order of waits that sort alike: the oldest first.
+pub(super) fn tie(a: &InProgress, b: &InProgress) -> Ordering {
+    (a.start_ns, a.event.task.tid).cmp(&(b.start_ns, b.event.task.tid))
 }
 
 /// What a column sorts by.
@@ -110,7 +144,6 @@ pub(super) trait Record: Clone + 'static {
     const FLEXIBLE: usize;
 
     fn columns() -> &'static [Column<Self>];
-    fn all<'a>(source: Source<'a>) -> Box<dyn Iterator<Item = &'a Self> + 'a>;
     fn id(&self) -> RowId;
     fn is(&self, id: &RowId) -> bool;
     /// Order of records that sort alike, so that rows keep their places.
@@ -118,50 +151,9 @@ pub(super) trait Record: Clone + 'static {
     /// Is it most often no trouble at all? Such rows are folded away until asked for.
     fn is_idle(&self) -> bool;
     fn matches(&self, filter: &Filter) -> bool;
-}
-
-/// Everything the tables show, as it was at one moment.
-#[derive(Debug)]
-pub(super) struct Frozen {
-    pub(super) now_ns: u64,
-    pub(super) long_waits: u64,
-    pub(super) blocked: Vec<InProgress>,
-    pub(super) locks: Vec<Lock>,
-    pub(super) waits: Vec<Wait>,
-}
-
-impl Frozen {
-    pub(super) fn of(model: &Model) -> Self {
-        Frozen {
-            now_ns: model.now_ns(),
-            long_waits: model.long_waits(),
-            blocked: model.blocked().cloned().collect(),
-            locks: model.locks().cloned().collect(),
-            waits: model.waits().cloned().collect(),
-        }
-    }
-}
-
-/// Where rows come from: the model as it is, or as it was when time was paused.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    Live(&'a Model),
-    Frozen(&'a Frozen),
-}
-
-impl Source<'_> {
-    pub(super) fn now_ns(self) -> u64 {
-        match self {
-            Source::Live(model) => model.now_ns(),
-            Source::Frozen(frozen) => frozen.now_ns,
-        }
-    }
-
-    pub(super) fn long_waits(self) -> u64 {
-        match self {
-            Source::Live(model) => model.long_waits(),
-            Source::Frozen(frozen) => frozen.long_waits,
-        }
+    /// When it came about, where one that is new is marked.
+    fn since_ns(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -172,17 +164,38 @@ pub(super) struct Filter {
     lower: String,
     is_ascii: bool,
     is_number: bool,
+    /// Place of the character that is the least likely to be found by chance.
+    rare: usize,
+    /// It has such a character: it is no part of an address.
+    is_word: bool,
+    /// The classes of locks whose names it is in.
+    classes: Vec<LockClass>,
+    /// Names that very many rows share, each in the place that its address gives, and whether it is in them.
+    shared: RefCell<Vec<Shared>>,
 }
+
+/// A name that many rows share, and whether the text is in it.
+type Shared = Option<(Arc<str>, bool)>;
+
+/// Names that are kept at the same time: one for each process with very many locks or tasks.
+const SHARED: usize = 64;
 
 impl Filter {
     pub(super) fn new(text: String) -> Self {
         let lower = text.to_lowercase();
-        Filter {
+        let mut filter = Filter {
             is_ascii: lower.is_ascii(),
             is_number: lower.bytes().all(|byte| byte.is_ascii_digit()),
+            is_word: lower.bytes().any(is_rare),
+            rare: lower.bytes().position(is_rare).unwrap_or(0),
+            classes: Vec::new(),
+            shared: RefCell::default(),
             text,
             lower,
-        }
+        };
+        let of_them = LockClass::ALL.iter().copied();
+        filter.classes = of_them.filter(|class| filter.is_in(class.name())).collect();
+        filter
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -200,19 +213,48 @@ impl Filter {
             return text.to_lowercase().contains(&self.lower);
         }
         // ASCII bytes are never part of another character, so bytes can be compared.
-        let (text, needle) = (text.as_bytes(), self.lower.as_bytes());
-        let Some((first, rest)) = needle.split_first() else {
+        let (mut rest, needle) = (text.as_bytes(), self.lower.as_bytes());
+        let Some(&rare) = needle.get(self.rare) else {
             return true;
         };
-        let starts = text.len().saturating_sub(rest.len());
-        (0..starts).any(|at| {
-            text[at].to_ascii_lowercase() == *first
-                && text[at + 1..][..rest.len()].eq_ignore_ascii_case(rest)
-        })
+        // Most texts do not even have the one character.
+        let mut before = 0;
+        while let Some(at) = memchr::memchr2(rare, rare.to_ascii_uppercase(), rest) {
+            let place = before + at;
+            if let Some(start) = place.checked_sub(self.rare)
+                && let Some(part) = text.as_bytes().get(start..start + needle.len())
+                && part.eq_ignore_ascii_case(needle)
+            {
+                return true;
+            }
+            before = place + 1;
+            rest = &text.as_bytes()[before..];
+        }
+        false
     }
 
     pub(super) fn is_in_some(&self, text: Option<&str>) -> bool {
         text.is_some_and(|text| self.is_in(text))
+    }
+
+    /// As [`Filter::is_in_some`], of a name that many rows share: it is looked through once for all of them.
+    pub(super) fn is_in_shared(&self, text: Option<&Arc<str>>) -> bool {
+        let Some(text) = text else {
+            return false;
+        };
+        let mut shared = self.shared.borrow_mut();
+        shared.resize(SHARED, None);
+        // Texts lie 16 bytes apart at least.
+        let place = (Arc::as_ptr(text).addr() >> 4) % SHARED;
+        match &shared[place] {
+            // What is kept is not given back: nothing else can be at its address.
+            Some((known, found)) if Arc::ptr_eq(known, text) => *found,
+            _ => {
+                let found = self.is_in(text);
+                shared[place] = Some((Arc::clone(text), found));
+                found
+            }
+        }
     }
 
     pub(super) fn is_in_number(&self, number: u32) -> bool {
@@ -220,12 +262,55 @@ impl Filter {
         self.is_number && self.is_in(&number.to_string())
     }
 
+    pub(super) fn is_in_task(&self, task: &TaskRef) -> bool {
+        self.is_in_some(task.comm.as_deref())
+            || self.is_in_shared(task.process.as_ref())
+            || self.is_in_number(task.tid)
+            || self.is_in_number(task.pid)
+    }
+
+    pub(super) fn is_in_class(&self, class: LockClass) -> bool {
+        self.classes.contains(&class)
+    }
+
+    pub(super) fn is_in_holder(&self, holder: Option<&Holder>) -> bool {
+        holder.is_some_and(|holder| {
+            self.is_in_some(holder.comm.as_deref())
+                || holder.tid.is_some_and(|tid| self.is_in_number(tid))
+        })
+    }
+
     pub(super) fn is_in_lock(&self, lock: &LockRef) -> bool {
-        // A private lock's id holds its address.
-        self.is_in(&lock.id)
+        // A private lock's id holds its address. Ids lie scattered in memory: where only numbers can be in
+        // them, words are not looked for there.
+        (!(self.is_word && has_plain_id(lock.class)) && self.is_in(&lock.id))
             || self.is_in_some(lock.name.as_deref())
             || (lock.shared && self.is_in(&lock.addr.to_string()))
     }
+}
+
+/// Is the id made of numbers alone? So it is for what is a futex and no more.
+fn has_plain_id(class: LockClass) -> bool {
+    matches!(
+        class,
+        LockClass::Futex
+            | LockClass::FutexPi
+            | LockClass::PthreadMutex
+            | LockClass::PthreadCond
+            | LockClass::PthreadRwlock
+            | LockClass::Sem
+            | LockClass::LibcLock
+            | LockClass::RustMutex
+            | LockClass::RustRwlock
+            | LockClass::RustCondvar
+            | LockClass::ParkingLot
+            | LockClass::ParkingLotCondvar
+    )
+}
+
+/// Not in an address: most of what a filter is compared with is one.
+fn is_rare(byte: u8) -> bool {
+    !byte.is_ascii_hexdigit() && !matches!(byte, b'x' | b':' | b'+')
 }
 
 #[cfg(test)]
@@ -245,6 +330,9 @@ mod tests {
             ("n", "日本n", true),
             ("ab", "aab", true),
             ("ab", "ba", false),
+            ("0xfg", "0xff0xfG", true),
+            ("0xfg", "g0xf0xf", false),
+            ("gg", "aaagag", false),
             ("a", "", false),
         ] {
             assert_eq!(
@@ -253,6 +341,17 @@ mod tests {
                 "{filter} {text}"
             );
         }
+        let filter = Filter::new("led".into());
+        let names: Vec<Arc<str>> = (0..3 * SHARED)
+            .map(|n| if n % 3 == 0 { "ledger" } else { "shop" }.into())
+            .collect();
+        for _ in 0..2 {
+            for name in &names {
+                let found = filter.is_in_shared(Some(name));
+                assert_eq!(found, name.starts_with("led"), "{name}");
+            }
+        }
+        assert!(!filter.is_in_shared(None));
         assert!(Filter::new("23".into()).is_in_number(1234));
         assert!(!Filter::new("23a".into()).is_in_number(1234));
     }

@@ -11,6 +11,7 @@ use std::{
 
 use crossterm::{
     cursor::{Hide, Show},
+    event::{DisableMouseCapture, EnableMouseCapture},
     execute,
     terminal::{
         BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -19,7 +20,7 @@ use crossterm::{
 };
 use ratatui::backend::CrosstermBackend;
 
-use super::Ui;
+use super::{Ui, sixteen::Sixteen};
 use crate::model::Model;
 
 /// Room for one frame of a large terminal, so that it is written at once.
@@ -28,11 +29,11 @@ const FRAME_BYTES: usize = 64 * 1024;
 /// Is the terminal in our hands?
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal, taken over: raw mode, alternate screen, cursor hidden; the mouse is left alone.
+/// The terminal, taken over: raw mode, alternate screen, cursor hidden, mouse reported.
 /// Dropping it, or a panic anywhere, gives the terminal back.
 #[derive(Debug)]
 pub struct Screen {
-    terminal: ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    terminal: ratatui::Terminal<CrosstermBackend<BufWriter<Sixteen<Stdout>>>>,
 }
 
 /// Takes the terminal over.
@@ -44,8 +45,9 @@ pub fn enter() -> io::Result<Screen> {
     restore_on_panic();
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
-    let screen = execute!(io::stdout(), EnterAlternateScreen, Hide).and_then(|()| {
-        let output = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+    let taken = execute!(io::stdout(), EnterAlternateScreen, Hide, EnableMouseCapture);
+    let screen = taken.and_then(|()| {
+        let output = BufWriter::with_capacity(FRAME_BYTES, Sixteen(io::stdout()));
         let mut terminal = ratatui::Terminal::new(CrosstermBackend::new(output))?;
         terminal.clear()?;
         Ok(Screen { terminal })
@@ -66,6 +68,16 @@ impl Screen {
         self.terminal.draw(|frame| ui.draw(frame, model))?;
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
     }
+
+    /// Asks the terminal to put a text on the clipboard (OSC 52). Not every terminal does.
+    ///
+    /// # Errors
+    /// When writing to the terminal fails.
+    pub fn copy(&mut self, text: &str) -> io::Result<()> {
+        let output = self.terminal.backend_mut();
+        write!(output, "{}", clipboard(text))?;
+        io::Write::flush(output)
+    }
 }
 
 impl Drop for Screen {
@@ -80,7 +92,13 @@ fn restore() {
         return;
     }
     let mut output = io::stdout();
-    let _ = execute!(output, EndSynchronizedUpdate, Show, LeaveAlternateScreen);
+    let _ = execute!(
+        output,
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        Show,
+        LeaveAlternateScreen
+    );
     let _ = output.flush();
     let _ = disable_raw_mode();
 }
@@ -95,4 +113,45 @@ fn restore_on_panic() {
             report(info);
         }));
     });
+}
+
+/// What asks a terminal to put a text on the clipboard.
+pub(super) fn clipboard(text: &str) -> String {
+    format!("\x1b]52;c;{}\x1b\\", base64(text.as_bytes()))
+}
+
+/// Base64 with padding, RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for sign in 0..4 {
+            text.push(if sign <= chunk.len() {
+                char::from(SIGNS[(bits >> (18 - 6 * sign)) as usize & 63])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_any_length() {
+        for (text, code) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(text.as_bytes()), code);
+        }
+    }
 }

@@ -5,11 +5,15 @@ use ratatui::{layout::Rect, style::Style};
 use super::{
     canvas::Canvas,
     list::List,
-    rows::{Column, Context, Record},
+    rows::{Column, Context, Record, Tone},
 };
 
 /// Columns at the left edge for the mark of the selected row.
-const GUTTER: u16 = 2;
+pub(super) const GUTTER: u16 = 2;
+/// A row is marked as new for this long.
+const NEW_NS: u64 = 2_000_000_000;
+/// From this rank on a column is rarely asked for.
+const RARE: u8 = 6;
 /// From this width on there is room for wider gaps.
 const WIDE: u16 = 140;
 /// Columns that the flexible column has at most: beyond, the eye loses its row.
@@ -25,7 +29,8 @@ struct Place {
 }
 
 /// Finds the columns that fit: the least important are dropped until the others have room, never the
-/// one that sorts; what is left widens the others, the most important first.
+/// one that sorts; what is left widens the others, the most important first. Columns that are rarely asked for
+/// are shown only where the important ones have all the room that they want.
 fn fit<R: Record>(sort: usize, width: u16, gap: u16) -> Vec<Place> {
     let columns: &[Column<R>] = R::columns();
     let min = |index: usize| {
@@ -38,7 +43,18 @@ fn fit<R: Record>(sort: usize, width: u16, gap: u16) -> Vec<Place> {
     let mut kept: Vec<usize> = (0..columns.len()).collect();
     kept.sort_by_key(|index| rank(*index));
     let mut used: u16 = kept.iter().map(|index| min(*index) + gap).sum();
-    while used > width.saturating_add(gap) && kept.len() > 1 {
+    let wants = |kept: &[usize]| {
+        let rarely = |index: &usize| columns[*index].rank >= RARE;
+        let last = kept.last().copied().filter(rarely);
+        let others = kept.iter().filter(|index| Some(**index) != last);
+        let others = others.map(|&index| match columns[index].rank {
+            RARE.. => min(index) + gap,
+            _ => columns[index].want.max(min(index)) + gap,
+        });
+        last.map_or(0, |index| min(index) + gap + others.sum::<u16>())
+    };
+    let room = width.saturating_add(gap);
+    while (used > room || wants(&kept) > room) && kept.len() > 1 {
         let dropped = kept.pop().map_or(0, |index| min(index) + gap);
         used -= dropped;
     }
@@ -61,10 +77,14 @@ fn fit<R: Record>(sort: usize, width: u16, gap: u16) -> Vec<Place> {
     places
 }
 
-/// Draws a list into an area, its first line being the titles.
-pub(super) fn draw<R: Record>(canvas: &mut Canvas<'_>, area: Rect, list: &List<R>) {
+/// Draws a list into an area, its first line being the titles. Says where the title of each column stands.
+pub(super) fn draw<R: Record>(
+    canvas: &mut Canvas<'_>,
+    area: Rect,
+    list: &List<R>,
+) -> Vec<(Rect, usize)> {
     if area.height == 0 {
-        return;
+        return Vec::new();
     }
     let gap = if area.width >= WIDE { 2 } else { 1 };
     let room = area.width.saturating_sub(GUTTER);
@@ -80,14 +100,61 @@ pub(super) fn draw<R: Record>(canvas: &mut Canvas<'_>, area: Rect, list: &List<R
     for ((line, row), index) in lines.zip(&page.rows).zip(page.first..) {
         let selected = index == list.cursor();
         let row_area = Rect::new(area.x, line, area.width, 1);
+        let is_new = |at_ns: u64| page.now_ns.saturating_sub(at_ns) < NEW_NS;
         if selected {
             canvas.put(area.x, line, GUTTER, ">", Style::new());
+        } else if row.since_ns().is_some_and(is_new) {
+            canvas.put(area.x, line, GUTTER, "+", canvas.look.tone(Tone::Strong));
         }
         draw_row(canvas, row_area, row, &places, gap, context);
         if selected {
             canvas.select(row_area);
         }
     }
+    titles(area, &places, gap)
+}
+
+/// The selected row: the title and the text of each column.
+pub(super) fn text<R: Record>(list: &List<R>, context: Context) -> String {
+    let Some(row) = list.selected() else {
+        return String::new();
+    };
+    let cell = |column: &Column<R>| {
+        let text = (column.cell)(row, context);
+        format!("{}: {}", column.title, context.glyphs.clean(&text))
+    };
+    let cells: Vec<String> = R::columns().iter().map(cell).collect();
+    cells.join("\n")
+}
+
+/// The rows of the page, a line each: the title and the text of each column that has one.
+pub(super) fn lines<R: Record>(list: &List<R>, context: Context, mark: bool) -> Vec<String> {
+    let page = list.page();
+    let line = |(row, index): (&R, usize)| {
+        let cells = R::columns().iter().filter_map(|column| {
+            let text = (column.cell)(row, context);
+            let text = context.glyphs.clean(&text);
+            let text = text.trim();
+            (text != "-" && !text.is_empty()).then(|| format!("{} {text}", column.title))
+        });
+        let selected = if mark && index == list.cursor() {
+            "selected: "
+        } else {
+            ""
+        };
+        format!("{selected}{}", cells.collect::<Vec<_>>().join(", "))
+    };
+    page.rows.iter().zip(page.first..).map(line).collect()
+}
+
+fn titles(area: Rect, places: &[Place], gap: u16) -> Vec<(Rect, usize)> {
+    let mut x = area.x + GUTTER;
+    let title = |place: &Place| {
+        let found = (Rect::new(x, area.y, place.width, 1), place.column);
+        x += place.width + gap;
+        found
+    };
+    places.iter().map(title).collect()
 }
 
 fn draw_titles<R: Record>(
@@ -140,9 +207,9 @@ fn draw_row<R: Record>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InProgress, Lock};
+    use crate::{model::Lock, tui::waiting::Waiting};
 
-    fn titles<R: Record>(width: u16, sort: usize) -> Vec<&'static str> {
+    fn shown<R: Record>(width: u16, sort: usize) -> Vec<&'static str> {
         fit::<R>(sort, width - GUTTER, 1)
             .iter()
             .map(|place| R::columns()[place.column].title)
@@ -152,22 +219,20 @@ mod tests {
     #[test]
     fn the_least_important_columns_go_first() {
         assert_eq!(
-            titles::<InProgress>(80, 0),
-            ["AGE", "TID", "PID", "TASK", "PROCESS", "KIND", "LOCK"]
+            shown::<Waiting>(80, 0),
+            ["AGE", "TASK", "KIND", "LOCK", "HOLDER", "HOLDER DOES"]
         );
-        assert_eq!(titles::<InProgress>(40, 0), ["AGE", "TASK", "LOCK"]);
-        assert_eq!(
-            titles::<InProgress>(200, 0).len(),
-            InProgress::columns().len()
-        );
-        assert_eq!(titles::<Lock>(200, 0).len(), Lock::columns().len());
+        assert_eq!(shown::<Waiting>(40, 0), ["AGE", "TASK", "LOCK"]);
+        assert_eq!(shown::<Waiting>(230, 0).len(), Waiting::columns().len());
+        assert_eq!(shown::<Waiting>(200, 0).len(), Waiting::columns().len() - 1);
+        assert_eq!(shown::<Lock>(200, 0).len(), Lock::columns().len());
     }
 
     #[test]
     fn the_column_that_sorts_is_always_shown() {
-        for (sort, column) in InProgress::columns().iter().enumerate() {
+        for (sort, column) in Waiting::columns().iter().enumerate() {
             for width in 30..200 {
-                assert!(titles::<InProgress>(width, sort).contains(&column.title));
+                assert!(shown::<Waiting>(width, sort).contains(&column.title));
             }
         }
     }

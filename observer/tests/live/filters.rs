@@ -1,16 +1,11 @@
 //! Only what was asked for is observed.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use serde_json::Value;
 
 use crate::harness::{
-    Mode, Observer, Skip, TempDir, Workload, alone,
+    Group, Mode, Observer, Workload, alone,
     event::{of, waits_of},
-    in_both_modes, name, poll,
+    in_both_modes, name,
 };
 
 /// Every task that an event speaks of passes the filter; wakers are anybody.
@@ -78,56 +73,6 @@ fn by_name_and_process() {
     });
 }
 
-/// A control group of the version 2 tree, removed at the end.
-struct Group(PathBuf);
-
-impl Group {
-    fn new() -> Result<Group, Skip> {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then_some(path)
-        });
-        let Some(root) = root else {
-            return Err(Skip("no version 2 control group tree is mounted".into()));
-        };
-        // The name of a fresh folder is one that no other test has.
-        let name = TempDir::new().path().file_name().unwrap().to_owned();
-        let group = Path::new(root).join(name);
-        match fs::create_dir(&group) {
-            Ok(()) => Ok(Group(group)),
-            Err(error) => Err(Skip(format!(
-                "no control group can be made at {}: {error}",
-                group.display()
-            ))),
-        }
-    }
-
-    fn child(&self, name: &str) -> Group {
-        let child = self.0.join(name);
-        fs::create_dir(&child).unwrap();
-        Group(child)
-    }
-
-    fn add(&self, workload: &Workload) {
-        fs::write(self.0.join("cgroup.procs"), workload.pid().to_string()).unwrap();
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // It is empty a moment after its last process was waited for.
-        poll("the control group to be empty", || {
-            fs::remove_dir(&self.0).ok()
-        });
-    }
-}
-
 #[test]
 fn by_control_group() {
     alone(name!(), || {
@@ -137,8 +82,8 @@ fn by_control_group() {
             let inside = Workload::start(&["bitset"])?;
             let deeper = Workload::start(&["bitset"])?;
             let _outside = Workload::start(&["bitset"])?;
-            group.add(&inside);
-            below.add(&deeper);
+            group.add(inside.pid());
+            below.add(deeper.pid());
             let args = ["--cgroup", group.path(), "--interval", "50ms"];
             let observer = Observer::trace(mode, &args);
             observer.wait_until("waits in the group and below it", |events| {
@@ -163,8 +108,8 @@ fn by_control_group_from_the_root() {
         let group = Group::new()?;
         let inside = Workload::start(&["bitset"])?;
         let _outside = Workload::start(&["bitset"])?;
-        group.add(&inside);
-        let name = format!("/{}", group.0.file_name().unwrap().to_str().unwrap());
+        group.add(inside.pid());
+        let name = format!("/{}", group.name());
         let observer = Observer::trace(Mode::Sched, &["--cgroup", &name]);
         let (tid, pid) = (inside.tid("waiter"), inside.pid());
         observer.wait_until("waits", |events| waits_of(events, tid).count() >= 20);

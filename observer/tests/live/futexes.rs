@@ -31,7 +31,12 @@ fn watch(
 }
 
 fn futex_waits(events: &[Value], tid: u64) -> impl Iterator<Item = &Value> {
-    waits_of(events, tid).filter(|wait| wait["kind"] == "futex")
+    // By the call: a look may have told what sort of futex it is.
+    let in_futex = |wait: &&Value| {
+        let call = wait["syscall"].as_str();
+        call.is_some_and(|call| call.starts_with("futex"))
+    };
+    waits_of(events, tid).filter(in_futex)
 }
 
 fn with_outcome(events: &[Value], tid: u64, outcome: &str) -> u64 {

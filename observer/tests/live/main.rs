@@ -1,6 +1,6 @@
 //! observer against the real kernel and real programs.
 //!
-//! Each test starts a workload of `examples/workload` that waits in a known way, lets `observer
+//! Each test starts a workload of `src/workload` that waits in a known way, lets `observer
 //! trace` watch it, and holds what observer says against what the workload measured itself. All of
 //! it needs root and a kernel with BTF. Where something is missing a test is skipped, and says so in
 //! the file that the variable `OBSERVER_SKIPS` names.
@@ -16,16 +16,25 @@
 mod harness;
 
 mod agreement;
+mod brief;
 mod contention;
 mod deadlock;
+mod diff;
+mod documents;
+mod dump;
 mod ending;
 mod faults;
 mod filters;
+mod foreign;
 mod futexes;
 mod limits;
 mod names;
 mod output;
+mod owners;
+mod recording;
 mod refusal;
+mod rules;
 mod schema;
 mod screen;
 mod shared;
+mod verify;

@@ -1,7 +1,6 @@
 //! What observer refuses, with which code and in which words.
 
 use std::{
-    fs,
     os::unix::process::CommandExt,
     process::{Command, Output, Stdio},
 };
@@ -83,9 +82,9 @@ fn a_control_group_that_is_not_there() {
 
 /// Runs a copy of observer that everybody may execute, as nobody in particular.
 fn as_nobody(folder: &TempDir, args: &[&str]) -> Output {
-    let copy = folder.path().join("observer");
+    let mut copy = folder.path().join("observer");
     if !copy.exists() {
-        fs::copy(OBSERVER, &copy).unwrap();
+        copy = folder.copy(OBSERVER, "observer");
     }
     Command::new(&copy)
         .args(args)

@@ -1,15 +1,18 @@
-//! docs/events.schema.json is what the types say.
+//! The schemas in the documentation are what the types say.
 
 use std::{env, fs, path::Path};
 
+use schemars::Schema;
+
 use crate::harness::output;
 
-#[test]
-fn of_the_documentation_is_that_of_the_types() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/events.schema.json");
-    let mut schema = serde_json::to_string_pretty(&observer::event::schema()).unwrap();
+fn holds(file: &str, of: &str, schema: &Schema) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(file);
+    let mut schema = serde_json::to_string_pretty(schema).unwrap();
     schema.push('\n');
-    let printed = output(&["schema"]);
+    let printed = output(&["schema", of]);
     assert!(printed.status.success());
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), schema);
     if env::var_os("UPDATE_SCHEMA").is_some_and(|value| value == "1") {
@@ -21,5 +24,19 @@ fn of_the_documentation_is_that_of_the_types() {
         written == schema,
         "{} is not what the types say; UPDATE_SCHEMA=1 with this test writes it anew",
         path.display()
+    );
+}
+
+#[test]
+fn of_the_documentation_is_that_of_the_types() {
+    holds("events.schema.json", "events", &observer::event::schema());
+}
+
+#[test]
+fn of_reports_is_that_of_the_types() {
+    holds(
+        "report.schema.json",
+        "report",
+        &observer::report::object::schema(),
     );
 }

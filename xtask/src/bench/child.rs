@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cmd::{self, Ended};
-use crate::demo::die_with_parent;
+use crate::cmd::{self, Ended, die_with_parent};
 
 /// How long an observer may take until it has attached itself: bpftrace compiles first.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(30);
@@ -60,6 +59,21 @@ impl Background {
             let probes = probes(self.child.id());
             if probes != last.0 {
                 last = (probes, Instant::now());
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Waits until the program has written something to this file: observer writes first what it has attached, and
+    /// attaches to probes of programs, if any, before all else.
+    pub(super) fn wait_until_written(&mut self, output: &Path) -> Result<()> {
+        let started = Instant::now();
+        while !fs::metadata(output).is_ok_and(|file| file.len() > 0) {
+            self.must_run()?;
+            if started.elapsed() > ATTACHED_WITHIN {
+                let limit = ATTACHED_WITHIN.as_secs();
+                bail!("`{}` wrote nothing within {limit} s", self.what);
             }
             thread::sleep(LOOK);
         }
@@ -189,6 +203,23 @@ mod tests {
         let status = child.stop().unwrap();
         assert_eq!(Ended(status).to_string(), "killed by signal 2");
         fs::remove_file(log).unwrap();
+    }
+
+    #[test]
+    fn what_a_program_writes_is_waited_for() {
+        let (log, output) = (log("written"), log("output"));
+        fs::write(&output, "").unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 0.05; echo meta; exec sleep 60"]);
+        command.stdout(File::create(&output).unwrap());
+        let mut child = Background::start(&mut command, &log).unwrap();
+        child.wait_until_written(&output).unwrap();
+        assert_eq!(fs::read_to_string(&output).unwrap(), "meta\n");
+        child.stop().unwrap();
+        assert!(child.wait_until_written(&log).is_err(), "it has ended");
+        fs::remove_file(log)
+            .and_then(|()| fs::remove_file(output))
+            .unwrap();
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(super) fn lock_id(line: &str) -> Option<&str> {
     Some(id.split_once('"')?.0)
 }
 
-/// The causes of a `loss` event that are not zero, with their counts.
+/// Counters of a `loss` event that are no loss: everything is there but for a detail (docs/events.md).
+const DETAILS: [&str; 2] = ["stacks_skipped", "end_inferred"];
+
+/// The causes of a `loss` event by which something was lost, with their counts.
 pub(super) fn causes(line: &str) -> Option<Vec<(&str, u64)>> {
     let (_, counters) = line.split_once("\"counters\":{")?;
     let (counters, _) = counters.split_once('}')?;
@@ -44,7 +47,8 @@ pub(super) fn causes(line: &str) -> Option<Vec<(&str, u64)>> {
         let (cause, count) = pair.split_once(':')?;
         Some((cause.trim_matches('"'), count.parse().ok()?))
     });
-    Some(pairs.filter(|(_, count)| *count > 0).collect())
+    let lost = pairs.filter(|(cause, count)| *count > 0 && !DETAILS.contains(cause));
+    Some(lost.collect())
 }
 
 /// The line of a workload that begins with this word.
@@ -77,7 +81,8 @@ mod tests {
             r#"{"type":"lock","mono_ns":1,"lock":{"id":"8739:0x55","class":"futex"},"pid":8739}"#;
         assert_eq!(lock_id(lock), Some("8739:0x55"));
         assert_eq!(lock_id(END), None);
-        let loss = r#"{"type":"loss","total":7,"counters":{"a":0,"ring_full":5,"b":2}}"#;
+        let loss =
+            r#"{"type":"loss","total":7,"counters":{"a":0,"ring_full":5,"b":2,"end_inferred":9}}"#;
         assert_eq!(causes(loss), Some(vec![("ring_full", 5), ("b", 2)]));
         assert_eq!(causes(END), None);
     }

@@ -11,7 +11,11 @@ use clap::ValueEnum;
 use super::child::{self, Background};
 use super::events;
 use super::goals::Goal;
+use super::goroutines;
+use super::measured;
 use super::room::Room;
+use super::screen;
+use super::soak;
 use super::stats::{Spread, grouped};
 use super::watched::{Seen, Watched};
 use crate::run;
@@ -26,6 +30,12 @@ pub(super) enum Group {
     Threads,
     Locks,
     Start,
+    Stacks,
+    Replay,
+    Goroutines,
+    Screen,
+    /// Not by default: the agent, for half an hour
+    Soak,
 }
 
 /// One number, and what it should be.
@@ -36,7 +46,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    fn new(what: &str, value: Option<f64>, unit: &str) -> Self {
+    pub(super) fn new(what: &str, value: Option<f64>, unit: &str) -> Self {
         let value = value.map_or_else(
             || "not known".to_owned(),
             |value| match unit {
@@ -51,7 +61,7 @@ impl Figure {
         }
     }
 
-    fn with_goal(what: &str, value: Option<f64>, unit: &str, goal: Goal) -> Self {
+    pub(super) fn with_goal(what: &str, value: Option<f64>, unit: &str, goal: Goal) -> Self {
         let limit = match goal {
             Goal::AtMost(0.0) => "0".to_owned(),
             Goal::AtMost(limit) => format!("≤ {} {unit}", grouped(limit)),
@@ -73,8 +83,8 @@ struct Size {
 }
 
 impl Group {
-    /// Measures the group.
-    pub(super) fn measure(self, room: &Room, quick: bool) -> Result<Vec<Figure>> {
+    /// Measures the group; a soak takes this long.
+    pub(super) fn measure(self, room: &Room, quick: bool, soak: Duration) -> Result<Vec<Figure>> {
         let size = if quick {
             Size {
                 seconds: Duration::from_millis(2_500),
@@ -96,15 +106,20 @@ impl Group {
             Self::Threads => threads(room, &size),
             Self::Locks => locks(room, &size),
             Self::Start => start(room, &size),
+            Self::Stacks => measured::stacks(),
+            Self::Replay => measured::replay(),
+            Self::Goroutines => goroutines::measure(quick),
+            Self::Screen => screen(room, &size),
+            Self::Soak => soak::soak(room, soak),
         }
     }
 }
 
 /// A workload in the background that works until it is stopped.
-fn workload(room: &Room, args: &[&str]) -> Result<(Background, String)> {
+pub(super) fn workload(room: &Room, args: &[&str]) -> Result<(Background, String)> {
     let mut command = Command::new(run::released("examples/workload"));
     // Its standard input never closes: the time given is longer than any measurement.
-    command.args(args).args(["--for", "3600"]);
+    command.args(args).args(["--for", "86400"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = Background::start(&mut command, &room.path("workload.log"))?;
     let output = child.child.stdout.take();
@@ -230,6 +245,31 @@ fn locks(room: &Room, size: &Size) -> Result<Vec<Figure>> {
         Figure::with_goal(&what, rss(&seen), "MiB", Goal::AtMost(64.0)),
         Figure::with_goal("records lost meanwhile", seen.lost(), "", Goal::AtMost(0.0)),
     ])
+}
+
+/// The screen: its frames, and its CPU with very many threads.
+fn screen(room: &Room, size: &Size) -> Result<Vec<Figure>> {
+    let mut figures: Vec<Figure> = screen::frames()?
+        .into_iter()
+        .map(|(name, median, longest)| {
+            let what = format!(
+                "screen, 10 000 threads and 100 000 locks: a frame of {name} (longest of 40: {longest:.1} ms)"
+            );
+            Figure::with_goal(&what, Some(median), "ms", screen::FRAME)
+        })
+        .collect();
+    if screen::is_there() {
+        let count = size.threads.to_string();
+        let busy = workload(room, &["threads", "--threads", &count])?;
+        let percent = screen::cpu(room, size.seconds)?;
+        drop(busy);
+        let what = format!(
+            "screen: CPU of one core, with {} blocked threads",
+            grouped(f64::from(size.threads))
+        );
+        figures.push(Figure::with_goal(&what, percent, "%", screen::CPU));
+    }
+    Ok(figures)
 }
 
 /// How soon there is an answer.

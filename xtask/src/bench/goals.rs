@@ -47,8 +47,8 @@ fn goal(workload: Workload) -> Option<Goal> {
         Workload::Pingpong => Goal::AtMost(1.15),
         Workload::Condpong => Goal::AtMost(1.10),
         Workload::Messaging => Goal::AtMost(1.01),
-        Workload::Pgbench => Goal::AtLeast(0.99),
-        Workload::Mutex => return None,
+        Workload::Pgbench => Goal::AtLeast(0.98),
+        Workload::Mutex | Workload::PgbenchLocks => return None,
     })
 }
 
@@ -106,8 +106,8 @@ mod tests {
         let cell_of = |workload, ratio| cell(&row(workload, &[(Observer::Default, ratio)]));
         assert_eq!(cell_of(Workload::Pingpong, 1.15), ["≤ 1.15", "met"]);
         assert_eq!(cell_of(Workload::Pingpong, 1.151), ["≤ 1.15", "not met"]);
-        assert_eq!(cell_of(Workload::Pgbench, 1.0), ["≥ 0.99", "met"]);
-        assert_eq!(cell_of(Workload::Pgbench, 0.98), ["≥ 0.99", "not met"]);
+        assert_eq!(cell_of(Workload::Pgbench, 1.0), ["≥ 0.98", "met"]);
+        assert_eq!(cell_of(Workload::Pgbench, 0.97), ["≥ 0.98", "not met"]);
         assert_eq!(cell_of(Workload::Mutex, 0.5), ["none"]);
         let unmeasured = row(Workload::Condpong, &[(Observer::Empty, 1.0)]);
         assert_eq!(cell(&unmeasured), ["≤ 1.10", "not measured"]);

@@ -7,19 +7,26 @@
 //! | [`observers`] | the columns: what observes |
 //! | [`ratios`] | a row's measurement, in interleaved rounds |
 //! | [`figures`] | what is no ratio: rates, losses, memory, times |
+//! | [`measured`] | figures that tests of the library measure |
+//! | [`soak`] | the agent for half an hour, when it is asked for by name |
 //! | [`goals`] | what each should be |
 //! | [`page`] | the results as text and as docs/benchmarks.md |
 
+pub(crate) mod captures;
 mod child;
 mod events;
 mod figures;
 mod goals;
+mod goroutines;
 mod machine;
+mod measured;
 mod observers;
 mod page;
 pub(crate) mod postgres;
 mod ratios;
 mod room;
+mod screen;
+mod soak;
 mod stats;
 mod table;
 mod watched;
@@ -27,6 +34,7 @@ mod workloads;
 
 use std::env;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -62,6 +70,9 @@ pub(crate) struct Args {
     /// Small sizes: shows that it works, not what it costs
     #[arg(long)]
     quick: bool,
+    /// How long `--only soak` takes [default: 1800, with --quick 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=80_000))]
+    soak: Option<u32>,
     /// Write the results to docs/benchmarks.md
     #[arg(long)]
     write: bool,
@@ -85,11 +96,17 @@ impl ValueEnum for Part {
             Self::Row(Workload::Mutex),
             Self::Row(Workload::Messaging),
             Self::Row(Workload::Pgbench),
+            Self::Row(Workload::PgbenchLocks),
             Self::Figures(Group::Saturation),
             Self::Figures(Group::Cost),
             Self::Figures(Group::Threads),
             Self::Figures(Group::Locks),
             Self::Figures(Group::Start),
+            Self::Figures(Group::Stacks),
+            Self::Figures(Group::Replay),
+            Self::Figures(Group::Goroutines),
+            Self::Figures(Group::Screen),
+            Self::Figures(Group::Soak),
         ]
     }
 
@@ -151,12 +168,17 @@ fn measure(args: &Args) -> Result<Results> {
     };
     let room = Room::new()?;
     for part in Part::value_variants() {
-        if !args.only.is_empty() && !args.only.contains(part) {
+        let wanted = if args.only.is_empty() {
+            !(part.is_long() || args.quick && part.is_slow_to_build())
+        } else {
+            args.only.contains(part)
+        };
+        if !wanted {
             continue;
         }
         let done = match part {
             Part::Row(workload) => row(*workload, args.quick, &room, &mut results),
-            Part::Figures(group) => figures(*group, args.quick, &room, &mut results),
+            Part::Figures(group) => figures(*group, args, &room, &mut results),
         };
         if let Err(error) = done {
             if child::interrupted() {
@@ -169,6 +191,19 @@ fn measure(args: &Args) -> Result<Results> {
 }
 
 impl Part {
+    /// Is it done only when it is asked for by name?
+    fn is_long(self) -> bool {
+        self == Self::Figures(Group::Soak)
+    }
+
+    /// Does it need the library's tests, built like a release? That takes minutes.
+    fn is_slow_to_build(self) -> bool {
+        matches!(
+            self,
+            Self::Figures(Group::Stacks | Group::Replay | Group::Goroutines)
+        )
+    }
+
     fn title(self) -> String {
         match self {
             Self::Row(workload) => workload.title().to_owned(),
@@ -202,10 +237,16 @@ fn row(workload: Workload, quick: bool, room: &Room, results: &mut Results) -> R
     Ok(())
 }
 
-fn figures(group: Group, quick: bool, room: &Room, results: &mut Results) -> Result<()> {
-    let title = Part::Figures(group).title();
-    let step = Step::quiet("bench", &format!("figures: {title}"));
-    results.figures.extend(group.measure(room, quick)?);
+fn figures(group: Group, args: &Args, room: &Room, results: &mut Results) -> Result<()> {
+    let doing = format!("figures: {}", Part::Figures(group).title());
+    let step = match group {
+        Group::Soak => Step::noisy("bench", &doing),
+        _ => Step::quiet("bench", &doing),
+    };
+    let soak = args.soak.unwrap_or(if args.quick { 60 } else { 1_800 });
+    let soak = Duration::from_secs(soak.into());
+    let figures = group.measure(room, args.quick, soak)?;
+    results.figures.extend(figures);
     step.done();
     Ok(())
 }

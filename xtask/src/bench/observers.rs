@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use super::child::Background;
 use super::events;
 use super::room::Room;
+use super::workloads::Workload;
 use crate::cmd;
 use crate::run;
 
@@ -33,6 +34,7 @@ pub(super) enum Observer {
     Default,
     Tracepoint,
     Stream,
+    Postgresql,
     Bpftrace,
     Offcputime,
     PerfTrace,
@@ -48,6 +50,7 @@ impl Observer {
             Self::Default => "default",
             Self::Tracepoint => "tracepoint",
             Self::Stream => "stream",
+            Self::Postgresql => "postgresql",
             Self::Bpftrace => "bpftrace",
             Self::Offcputime => "offcputime",
             Self::PerfTrace => "perf trace",
@@ -77,6 +80,11 @@ impl Observer {
                 "observer trace … --min-wait 0 >/dev/null",
                 "the same, and every wait one by one",
             ),
+            Self::Postgresql => (
+                "observer trace … --usdt postgresql",
+                "the same as default, and PostgreSQL's locks by its probes: relation, tuple, transaction or \
+                 tranche, and mode; on rows with PostgreSQL only",
+            ),
             Self::Bpftrace => (
                 "bpftrace xtask/src/bench/futex.bt",
                 "futex waits only: number, sum, longest and histogram by address, and the waker",
@@ -100,6 +108,11 @@ impl Observer {
         }
     }
 
+    /// Does it tell anything of this workload that others do not?
+    pub(super) fn is_for(self, workload: Workload) -> bool {
+        self != Self::Postgresql || workload.is_postgres()
+    }
+
     /// Why it cannot be had here, if it cannot.
     pub(super) fn missing(self) -> Option<String> {
         match self {
@@ -107,7 +120,7 @@ impl Observer {
                 Command::new(run::released("observer")).args(["attach-empty", "--help"]),
                 "this observer has no attach-empty",
             ),
-            Self::Default | Self::Stream => None,
+            Self::Default | Self::Stream | Self::Postgresql => None,
             Self::Tracepoint => absent("unshare").or_else(|| {
                 let probe = "/sys/kernel/tracing/events/syscalls/sys_enter_futex/id";
                 let mut test = in_private_mounts("test", &["-e", probe]);
@@ -132,7 +145,7 @@ impl Observer {
     pub(super) fn start(self, room: &Room) -> Result<Running> {
         let mut command = self.command(room)?;
         let output = room.path("observer.jsonl");
-        let kept = matches!(self, Self::Default | Self::Tracepoint);
+        let kept = matches!(self, Self::Default | Self::Tracepoint | Self::Postgresql);
         command.stdin(Stdio::null());
         if kept {
             let file = File::create(&output)
@@ -143,6 +156,9 @@ impl Observer {
         }
         let mut child = Background::start(&mut command, &room.path("observer.log"))?;
         child.wait_until_attached()?;
+        if kept {
+            child.wait_until_written(&output)?;
+        }
         Ok(Running {
             child,
             output: kept.then_some(output),
@@ -155,6 +171,7 @@ impl Observer {
             Self::Empty => with(observer, &["attach-empty"]),
             Self::Default => with(observer, &TRACE),
             Self::Stream => with(observer, &[&TRACE[..], &["--min-wait", "0"]].concat()),
+            Self::Postgresql => with(observer, &[&TRACE[..], &["--usdt", "postgresql"]].concat()),
             Self::Tracepoint => {
                 let args = [&TRACE[..], &["--futex", "tracepoint"]].concat();
                 in_private_mounts(observer, &args)

@@ -53,6 +53,24 @@ pub(crate) fn bin_dir() -> Option<PathBuf> {
         .find(|dir| PROGRAMS.iter().all(|name| cmd::is_program(&dir.join(name))))
 }
 
+/// What the clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Four read.
+    Read,
+    /// Eight update one row, and others.
+    OneRow,
+}
+
+impl Load {
+    fn args(self) -> &'static [&'static str] {
+        match self {
+            Self::Read => &["--select-only", "--client", "4"],
+            Self::OneRow => &["--client", "8"],
+        }
+    }
+}
+
 /// A running server with the tables of pgbench in it.
 pub(super) struct Cluster {
     bin: PathBuf,
@@ -62,11 +80,11 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the cluster and fills it.
-    pub(super) fn start(room: &Room, scale: u32) -> Result<Self> {
+    /// Makes the cluster, in a folder of this name, and fills it.
+    pub(super) fn start(room: &Room, name: &str, scale: u32) -> Result<Self> {
         let bin = bin_dir().context("PostgreSQL and pgbench are not installed")?;
         let user = User::find()?;
-        let dir = room.path("pg");
+        let dir = room.path(name);
         fs::create_dir(&dir)
             .and_then(|()| chown(&dir, Some(user.uid), Some(user.gid)))
             .and_then(|()| fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)))
@@ -92,7 +110,7 @@ impl Cluster {
             .arg(&dir)
             .args(["-p", "5432"]);
         postgres.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut server = Background::start(&mut postgres, &room.path("postgres.log"))?;
+        let mut server = Background::start(&mut postgres, &room.path(&format!("{name}.log")))?;
         wait_until_ready(&bin, &dir, &mut server)?;
         let cluster = Self {
             bin,
@@ -106,22 +124,30 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Clients that write to few rows, so that they wait for each other, until they are stopped.
+    pub(super) fn update_forever(&self) -> Command {
+        let mut pgbench = self.client("pgbench");
+        pgbench.args([
+            "--no-vacuum",
+            "--client",
+            "16",
+            "--time",
+            "3600",
+            "postgres",
+        ]);
+        pgbench
+    }
+
     fn client(&self, program: &str) -> Command {
         client(&self.bin, &self.dir, program)
     }
 
-    /// Transactions a second of four clients.
-    pub(super) fn pgbench(&self, seconds: u32) -> Result<f64> {
+    /// Transactions a second.
+    pub(super) fn pgbench(&self, load: Load, seconds: u32) -> Result<f64> {
         let mut pgbench = self.client("pgbench");
         let seconds = seconds.to_string();
-        pgbench.args([
-            "--select-only",
-            "--no-vacuum",
-            "--client",
-            "4",
-            "--time",
-            &seconds,
-        ]);
+        pgbench.args(load.args());
+        pgbench.args(["--no-vacuum", "--time", &seconds]);
         let output = child::measured(pgbench.arg("postgres"))?;
         events::tps(&output).with_context(|| format!("pgbench told no speed:\n{output}"))
     }

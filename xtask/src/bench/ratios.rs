@@ -85,7 +85,7 @@ pub(super) fn measure(
                 continue;
             };
             let column = &mut columns[index];
-            if column.left_out.is_none() {
+            if column.left_out.is_none() && column.observer.is_for(workload) {
                 match observed(column, prepared, room) {
                     Ok(value) => values[index] = value,
                     Err(error) if child::interrupted() => return Err(error),

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::child;
 use super::events;
-use super::postgres::{self, Cluster};
+use super::postgres::{self, Cluster, Load};
 use super::room::Room;
 use crate::cmd;
 use crate::run;
@@ -20,6 +20,7 @@ pub(super) enum Workload {
     Mutex,
     Messaging,
     Pgbench,
+    PgbenchLocks,
 }
 
 /// Which of two speeds is the better one.
@@ -38,6 +39,7 @@ pub(super) enum Prepared {
     },
     Postgres {
         cluster: Cluster,
+        load: Load,
         seconds: u32,
     },
 }
@@ -51,6 +53,7 @@ impl Workload {
             Self::Mutex => "8 threads, one mutex",
             Self::Messaging => "perf bench messaging",
             Self::Pgbench => "PostgreSQL, pgbench -S",
+            Self::PgbenchLocks => "PostgreSQL, pgbench on one row",
         }
     }
 
@@ -60,14 +63,14 @@ impl Workload {
             Self::Pingpong | Self::Condpong => "ns a round",
             Self::Mutex => "acquisitions/s",
             Self::Messaging => "ms",
-            Self::Pgbench => "transactions/s",
+            Self::Pgbench | Self::PgbenchLocks => "transactions/s",
         }
     }
 
     pub(super) fn better(self) -> Better {
         match self {
             Self::Pingpong | Self::Condpong | Self::Messaging => Better::Less,
-            Self::Mutex | Self::Pgbench => Better::More,
+            Self::Mutex | Self::Pgbench | Self::PgbenchLocks => Better::More,
         }
     }
 
@@ -93,14 +96,24 @@ impl Workload {
             Self::Pgbench => {
                 "a private PostgreSQL, four clients through a Unix socket, select-only, scale 10"
             }
+            Self::PgbenchLocks => {
+                "the same with eight clients that write, scale 1: each transaction updates one row that all \
+                 of them update, so nearly each waits for others in the lock manager, and for light-weight \
+                 locks"
+            }
         }
+    }
+
+    /// Is it a PostgreSQL?
+    pub(super) fn is_postgres(self) -> bool {
+        matches!(self, Self::Pgbench | Self::PgbenchLocks)
     }
 
     /// Why it cannot be had here, if it cannot.
     pub(super) fn missing(self) -> Option<String> {
         match self {
             Self::Messaging if !cmd::exists("perf") => Some("perf is not installed".to_owned()),
-            Self::Pgbench if postgres::bin_dir().is_none() => {
+            Self::Pgbench | Self::PgbenchLocks if postgres::bin_dir().is_none() => {
                 Some("PostgreSQL and pgbench are not installed".to_owned())
             }
             _ => None,
@@ -135,7 +148,13 @@ impl Workload {
                 })
             }
             Self::Pgbench => Prepared::Postgres {
-                cluster: Cluster::start(room, if quick { 1 } else { 10 })?,
+                cluster: Cluster::start(room, "pg", if quick { 1 } else { 10 })?,
+                load: Load::Read,
+                seconds: if quick { 1 } else { 4 },
+            },
+            Self::PgbenchLocks => Prepared::Postgres {
+                cluster: Cluster::start(room, "pg-locks", 1)?,
+                load: Load::OneRow,
                 seconds: if quick { 1 } else { 4 },
             },
         })
@@ -172,7 +191,11 @@ impl Prepared {
                     format!("`{}` printed no result:\n{output}", cmd::line(&command))
                 })
             }
-            Self::Postgres { cluster, seconds } => cluster.pgbench(*seconds),
+            Self::Postgres {
+                cluster,
+                load,
+                seconds,
+            } => cluster.pgbench(*load, *seconds),
         }
     }
 }

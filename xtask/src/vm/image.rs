@@ -58,7 +58,7 @@ pub(super) fn build() -> Result<Programs> {
 /// Makes the archive that the machine starts from, and says where it is.
 pub(super) fn make(programs: &Programs) -> Result<PathBuf> {
     let mut archive = Archive::default();
-    for name in ["dev", "proc", "sys"] {
+    for name in ["dev", "proc", "sys", "tmp"] {
         archive.folder(name);
     }
     // The first process finds its output there, before it has mounted anything.

@@ -9,6 +9,10 @@ const BEGINS: &str = "---- vmtest";
 const DOCTOR_BEGINS: &str = "---- doctor";
 const DOCTOR_ENDS: &str = "---- end of doctor";
 
+/// The same of `observer verify`.
+const VERIFY_BEGINS: &str = "---- verify";
+const VERIFY_ENDS: &str = "---- end of verify";
+
 /// How a check went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -30,6 +34,8 @@ pub(super) struct Check {
 pub(super) struct Outcome {
     pub(super) checks: Vec<Check>,
     pub(super) doctor: Value,
+    /// Null where it could not run.
+    pub(super) verify: Value,
     pub(super) seconds: f64,
 }
 
@@ -37,24 +43,28 @@ impl Outcome {
     /// Reads a console; nothing when the run did not come to its end.
     pub(super) fn parse(console: &str, seconds: f64) -> Option<Self> {
         let mut checks = Vec::new();
-        let mut doctor = None::<String>;
-        let mut in_doctor = false;
+        let (mut doctor, mut verify) = (String::new(), String::new());
+        let mut block = Block::None;
         let mut closed = false;
         for line in console.lines().map(str::trim_end) {
             match line {
-                DOCTOR_BEGINS => in_doctor = true,
-                DOCTOR_ENDS => in_doctor = false,
-                _ if in_doctor => doctor.get_or_insert_default().push_str(line),
+                DOCTOR_BEGINS => block = Block::Doctor,
+                VERIFY_BEGINS => block = Block::Verify,
+                DOCTOR_ENDS | VERIFY_ENDS => block = Block::None,
+                _ if block == Block::Doctor => doctor.push_str(line),
+                _ if block == Block::Verify => verify.push_str(line),
                 _ => {
                     checks.extend(check(line));
                     closed |= is_closing(line);
                 }
             }
         }
-        let doctor = serde_json::from_str(&doctor?).ok()?;
+        let doctor = serde_json::from_str(&doctor).ok()?;
+        let verify = serde_json::from_str(&verify).unwrap_or_default();
         closed.then_some(Self {
             checks,
             doctor,
+            verify,
             seconds,
         })
     }
@@ -63,6 +73,15 @@ impl Outcome {
     pub(super) fn is_good(&self) -> bool {
         let [passed, failed, _] = self.counts();
         failed == 0 && passed > 0
+    }
+
+    /// Checks that failed, each with the way to know a futex wait.
+    pub(super) fn failed(&self) -> Vec<String> {
+        let checks = self.checks.iter();
+        let failed = checks.filter(|check| matches!(check.verdict, Verdict::Failed(_)));
+        failed
+            .map(|check| format!("{} {}", check.name, check.mode))
+            .collect()
     }
 
     /// `N passed, N failed, N skipped (N s)`.
@@ -85,6 +104,14 @@ impl Outcome {
             count(|verdict| matches!(verdict, Verdict::Skipped(_))),
         ]
     }
+}
+
+/// Between which markers a line stands.
+#[derive(PartialEq, Eq)]
+enum Block {
+    None,
+    Doctor,
+    Verify,
 }
 
 /// Whether the test program came to its first line.
@@ -122,7 +149,8 @@ mod tests {
 
     const CONSOLE: &str = "\x1bcBooting from ROM..\r\n---- vmtest\r\nok mutex sched\r\n\
         skipped waitv sched: futex_waitv is not in this kernel\r\n\
-        FAIL pi tracepoint: 3 waits seen: 4 made\r\n---- doctor\r\n{\r\n \"kernel\": \"5.10\"\r\n}\r\n\
+        FAIL pi tracepoint: 3 waits seen: 4 made\r\n---- verify\r\n{\"capabilities\":[]}\r\n\
+        ---- end of verify\r\n---- doctor\r\n{\r\n \"kernel\": \"5.10\"\r\n}\r\n\
         ---- end of doctor\r\n1 passed, 1 failed, 1 skipped\r\n[    9.8] reboot: Power down\r\n";
 
     #[test]
@@ -130,7 +158,9 @@ mod tests {
         let outcome = Outcome::parse(CONSOLE, 9.84).unwrap();
         assert_eq!(outcome.summary(), "1 passed, 1 failed, 1 skipped (9.8 s)");
         assert!(!outcome.is_good());
+        assert_eq!(outcome.failed(), ["pi tracepoint"]);
         assert_eq!(outcome.doctor["kernel"], "5.10");
+        assert!(outcome.verify["capabilities"].is_array());
         assert_eq!(outcome.checks.len(), 3);
         assert_eq!(
             outcome.checks[2],

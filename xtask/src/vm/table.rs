@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::outcome::{Outcome, Verdict};
+use super::verified;
 
 const INTRODUCTION: &str = "\
 # Kernels
@@ -64,7 +65,35 @@ pub(super) fn render(outcomes: &[(&str, Outcome)]) -> String {
             .collect();
         row(&mut page, &name, &cells);
     }
+    verify(&mut page, outcomes);
     page
+}
+
+/// What `observer verify` said on each kernel.
+fn verify(page: &mut String, outcomes: &[(&str, Outcome)]) {
+    page.push_str(
+        "\n## What observer verify says\n\n\
+         [`observer verify`](verify.md) on each of them: precision / recall, how much the sum of durations is off, or how \
+         many there were. In the emulator promises about time are ten times as wide, and what observing costs there \
+         says nothing of other machines.\n\n",
+    );
+    head(page, "", outcomes);
+    let all: Vec<_> = outcomes
+        .iter()
+        .map(|(_, outcome)| verified::rows(&outcome.verify))
+        .collect();
+    for what in in_order(all.iter().flatten().map(|row| row.what)) {
+        let cell = |rows: &Vec<verified::Row>| {
+            let row = rows.iter().find(|row| row.what == what)?;
+            let broken = if row.holds { "" } else { "FAIL: " };
+            Some(format!("{broken}{}", row.cell))
+        };
+        let cells: Vec<_> = all
+            .iter()
+            .map(|rows| cell(rows).unwrap_or_else(|| "–".to_owned()))
+            .collect();
+        row(page, &what, &cells);
+    }
 }
 
 fn put(page: &mut String, text: std::fmt::Arguments) {
@@ -208,7 +237,8 @@ mod tests {
              "detail": if args == 3 { "not there" } else { "for x" }, "advice": "do y"},
         ]});
         let console = format!(
-            "{checks}\n---- doctor\n{doctor}\n---- end of doctor\n2 passed, 0 failed, 1 skipped\n"
+            "{checks}\n---- verify\n{{\"capabilities\":[{{\"capability\":\"lost\",\"told\":{args},\"holds\":true}}]}}\n\
+             ---- end of verify\n---- doctor\n{doctor}\n---- end of doctor\n2 passed, 0 failed, 1 skipped\n"
         );
         Outcome::parse(&console, 1.0).unwrap()
     }
@@ -239,8 +269,9 @@ mod tests {
             "{tables}"
         );
         assert!(
-            tables.ends_with("| mutex | ok | ok |\n| waitv | – | sched: ok, t: – |\n"),
+            tables.contains("| mutex | ok | ok |\n| waitv | – | sched: ok, t: – |\n\n## What"),
             "{tables}"
         );
+        assert!(tables.ends_with("| lost | 3 | 4 |\n"), "{tables}");
     }
 }

@@ -11,17 +11,16 @@ use crate::{
 
 #[test]
 fn blocked_at_80_by_24() {
-    let screen = Driver::new(80, 24).show(&busy());
+    let screen = Driver::blocked(80, 24).show(&busy());
     println!("{screen}");
     assert_has(
         &screen,
         &[
             "observer  db-7  6.8.0-45-generic  1m05s  lost 0  cpu 0.4% rss 21M bpf 12.0ms",
             "all tasks, waits ≥ 1.00ms",
-            "[1 Blocked]",
-            "4 blocked",
-            "· 2 idle hidden, i shows them",
-            "≥1h01m",
+            "[2 Blocked]",
+            "3 blocked",
+            "· 3 idle hidden, i shows them",
             "AGE↓",
         ],
     );
@@ -31,15 +30,15 @@ fn blocked_at_80_by_24() {
     );
     assert_has(
         line(&screen, "transfer-2"),
-        &["40.0s", "4102", "…00001080 (+2)"],
+        &["40.0s", "futex", "…00001080 (+2)"],
     );
-    let ages = ["≥1h01m", "41.0s", "40.0s", "3.10s"].map(|age| screen.find(age).unwrap());
+    let ages = ["41.0s", "40.0s", "3.10s"].map(|age| screen.find(age).unwrap());
     assert!(ages.is_sorted(), "{screen}");
 }
 
 #[test]
 fn blocked_at_200_by_50_shows_every_column() {
-    let screen = Driver::new(200, 50).show(&busy());
+    let screen = Driver::blocked(200, 50).show(&busy());
     println!("{screen}");
     let titles = line(&screen, "AGE");
     assert_has(
@@ -59,23 +58,23 @@ fn blocked_at_200_by_50_shows_every_column() {
 fn locks_and_waits() {
     let model = busy();
     for (columns, rows) in [(80, 24), (120, 40), (200, 50)] {
-        let mut driver = Driver::new(columns, rows);
+        let mut driver = Driver::blocked(columns, rows);
         driver.show(&model);
-        driver.keys("2", &model);
+        driver.keys("3", &model);
         let screen = driver.frame(&model);
         println!("{screen}");
-        assert_has(&screen, &["[2 Locks]", "3 locks", "TOTAL↓"]);
+        assert_has(&screen, &["[3 Locks]", "3 locks", "TOTAL↓"]);
         assert_has(
             line(&screen, "accounts_mu"),
-            &["> ", "ledger", "12400", "24.8s", "30.0ms"],
+            &["> ", "190", "24.8s", "30.0ms"],
         );
-        driver.keys("3", &model);
+        driver.keys("5", &model);
         let screen = driver.frame(&model);
         println!("{screen}");
         assert_has(
             &screen,
             &[
-                "[3 Waits]",
+                "[5 Waits]",
                 "30 long waits",
                 "TIME UTC↓",
                 "accounts_mu",
@@ -90,7 +89,7 @@ fn locks_and_waits() {
 #[test]
 fn no_size_is_too_small_to_survive() {
     let model = busy();
-    let mut driver = Driver::new(0, 0);
+    let mut driver = Driver::blocked(0, 0);
     for step in ["", "2", "3", "?", "?", "/", "x"] {
         driver.keys(step, &model);
         for columns in (0..60).chain([300]) {
@@ -113,7 +112,7 @@ fn no_size_is_too_small_to_survive() {
 #[test]
 fn a_small_terminal_is_told_so() {
     let model = busy();
-    let mut driver = Driver::new(39, 8);
+    let mut driver = Driver::blocked(39, 8);
     assert_has(
         &driver.show(&model),
         &["terminal too small: 39x8, need 40x8"],
@@ -128,7 +127,7 @@ fn a_small_terminal_is_told_so() {
     println!("{screen}");
     assert_has(
         &screen,
-        &["lost 0", "[1 Blocked]", "AGE↓", "pool-worker-0", "q quit"],
+        &["lost 0", "[2 Blocked]", "AGE↓", "transfer-1", "q quit"],
     );
 }
 
@@ -137,7 +136,7 @@ fn hostile_names_stay_harmless() {
     let mut model = Model::default();
     let mut meta = meta();
     meta.host = "\x1b[31mhost\n".into();
-    model.apply(Event::Meta(meta));
+    model.apply(Event::from(meta));
     for (tid, name) in [
         "\x1b[2J\x1b[H",
         "a\nb\r\tc",
@@ -154,10 +153,10 @@ fn hostile_names_stay_harmless() {
         wait.task.process = Some(name.into());
         wait.lock = Some(lock(0x1000, Some(name)));
         wait.syscall = Some(name.to_owned().into());
-        model.apply(Event::Blocked(wait));
+        model.apply(Event::from(wait));
     }
     for columns in 40..210 {
-        let mut driver = Driver::new(columns, 30);
+        let mut driver = Driver::blocked(columns, 30);
         driver.show(&model);
         driver.press(KeyCode::Enter, &model);
         driver.keys("j", &model);
@@ -169,10 +168,12 @@ fn hostile_names_stay_harmless() {
             );
         }
     }
-    let screen = Driver::new(200, 30).show(&model);
+    let screen = Driver::blocked(200, 30).show(&model);
     assert_has(&screen, &["␛[31mhost␊", "␛[2J␛[H", "a␊b␍␉c", "abc�fed"]);
     let wide = line(&screen, "日 本 語");
-    assert!(width(wide) <= 210 && wide.contains('…'), "{wide}");
+    // The test's terminal shows a blank behind each wide character.
+    let blanks = wide.chars().filter(|c| width(&c.to_string()) == 2).count();
+    assert!(width(wide) <= 200 + blanks && wide.contains('…'), "{wide}");
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn what_is_wrong_is_said_in_words() {
     meta.capture.missing = missing(2);
     meta.filters.pids = vec![1, 2, 3, 4, 5, 6];
     meta.filters.comms = vec!["ledger".into()];
-    model.apply(Event::Meta(meta));
+    model.apply(Event::from(meta));
     let lost = loss(
         START + 65 * SECOND,
         &[("other", 3), ("ring_full", 120), ("slots_full", 0)],
@@ -197,7 +198,7 @@ fn what_is_wrong_is_said_in_words() {
             &screen,
             &[
                 "LOST 123 (ring_full 120, other 3)",
-                "2 missing: see observer doctor",
+                "2 missing: 9 Health says what",
                 "only pid 1,2,3,4 +2 comm ledger",
             ],
         );
@@ -233,15 +234,15 @@ fn forgetting_is_said() {
         ..Limits::default()
     };
     let mut model = Model::new(limits);
-    model.apply(Event::Meta(meta()));
+    model.apply(Event::from(meta()));
     for n in 0..20 {
-        model.apply(Event::Lock(totals(START + n, 0x1000 + n, None, 5)));
-        model.apply(Event::Wait(wait(START + SECOND + n, 1, "w", MS)));
+        model.apply(Event::from(totals(START + n, 0x1000 + n, None, 5)));
+        model.apply(Event::from(wait(START + SECOND + n, 1, "w", MS)));
     }
-    let mut driver = Driver::new(100, 24);
+    let mut driver = Driver::blocked(100, 24);
     let screen = driver.show(&model);
     assert_has(&screen, &["forgotten: 12 locks", "lost 0"]);
-    driver.keys("3", &model);
+    driver.keys("5", &model);
     assert_has(
         &driver.frame(&model),
         &["10 long waits, of the newest 10 of 20"],
@@ -251,30 +252,44 @@ fn forgetting_is_said() {
 #[test]
 fn empty_tables_say_what_it_means() {
     let mut model = Model::default();
-    let mut driver = Driver::new(80, 24);
+    let mut driver = Driver::blocked(80, 24);
     assert_has(
         &driver.show(&model),
         &["Nothing has been observed yet.", "lost ?", "cpu ?"],
     );
-    model.apply(Event::Meta(meta()));
+    model.apply(Event::from(meta()));
     model.advance(START + 5 * SECOND);
     assert_has(
         &driver.show(&model),
         &["No task is blocked for longer than 100ms at this moment."],
     );
-    driver.keys("2", &model);
+    driver.keys("3", &model);
     assert_has(
         &driver.frame(&model),
         &["No task has waited for a lock since the start, 5s ago."],
     );
-    driver.keys("3", &model);
+    driver.keys("5", &model);
     assert_has(
         &driver.frame(&model),
         &["No wait of 1.00ms or longer has ended"],
     );
+    driver.keys("6", &model);
+    let screen = driver.frame(&model);
+    assert_has(&screen, &["No runtime is known of any process"]);
+    let mut named = meta();
+    named.filters.pids = vec![4000];
+    model.apply(Event::from(named));
+    let screen = driver.show(&model);
+    assert_has(
+        &screen,
+        &[
+            "No runtime that observer knows",
+            "of C are in 3 Locks; a runtime",
+        ],
+    );
     let idle = blocked(START, 1, "loop", Kind::Poll, SECOND);
-    model.apply(Event::Blocked(idle));
-    driver.keys("1", &model);
+    model.apply(Event::from(idle));
+    driver.keys("2", &model);
     assert_has(
         &driver.frame(&model),
         &["All 1 rows are idle", "1 idle hidden, i shows them"],

@@ -12,7 +12,7 @@ use crate::{
 /// A host with `n` tasks blocked, of which the one with the least tid waits longest.
 fn queue(n: u32) -> Model {
     let mut model = Model::default();
-    model.apply(Event::Meta(meta()));
+    model.apply(Event::from(meta()));
     for tid in 0..n {
         let age = u64::from(n - tid) * MS + SECOND;
         let wait = blocked(
@@ -22,7 +22,7 @@ fn queue(n: u32) -> Model {
             Kind::Lock,
             age,
         );
-        model.apply(Event::Blocked(wait));
+        model.apply(Event::from(wait));
     }
     model
 }
@@ -30,7 +30,7 @@ fn queue(n: u32) -> Model {
 #[test]
 fn keys_quit_or_redraw() {
     let model = busy();
-    let mut driver = Driver::new(80, 24);
+    let mut driver = Driver::blocked(80, 24);
     let control = |c| Input::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL));
     for keys in ["", "?", "/abc"] {
         driver.keys(keys, &model);
@@ -62,15 +62,18 @@ fn keys_quit_or_redraw() {
 #[test]
 fn views_by_number_and_in_turn() {
     let model = busy();
-    let mut driver = Driver::new(80, 24);
+    let mut driver = Driver::blocked(80, 24);
     for (key, view) in [
-        (KeyCode::Char('3'), "[3 Waits]"),
-        (KeyCode::Tab, "[1 Blocked]"),
-        (KeyCode::Tab, "[2 Locks]"),
-        (KeyCode::Tab, "[3 Waits]"),
-        (KeyCode::BackTab, "[2 Locks]"),
-        (KeyCode::BackTab, "[1 Blocked]"),
-        (KeyCode::BackTab, "[3 Waits]"),
+        (KeyCode::Char('5'), "[5 Waits]"),
+        (KeyCode::Tab, "[6 Runt.]"),
+        (KeyCode::Char('9'), "[9 Health]"),
+        (KeyCode::Tab, "[1 Overview]"),
+        (KeyCode::Tab, "[2 Blocked]"),
+        (KeyCode::BackTab, "[1 Overview]"),
+        (KeyCode::BackTab, "[9 Health]"),
+        (KeyCode::Char('4'), "[4 Graph]"),
+        (KeyCode::Right, "[5 Waits]"),
+        (KeyCode::Left, "[4 Graph]"),
     ] {
         driver.press(key, &model);
         assert!(driver.frame(&model).contains(view), "{key:?}");
@@ -80,7 +83,7 @@ fn views_by_number_and_in_turn() {
 #[test]
 fn the_selection_moves_and_the_page_follows() {
     let model = queue(100);
-    let mut driver = Driver::new(80, 24);
+    let mut driver = Driver::blocked(80, 24);
     driver.show(&model);
     // 24 lines less header, tabs, status, titles and footer.
     let page = 18;
@@ -98,7 +101,7 @@ fn the_selection_moves_and_the_page_follows() {
         (KeyCode::Home, 0),
         (KeyCode::Up, 0),
         (KeyCode::End, 99),
-        (KeyCode::Char('g'), 0),
+        (KeyCode::Home, 0),
     ] {
         driver.press(key, &model);
         let line = driver.selected(&model);
@@ -114,13 +117,13 @@ fn the_selection_moves_and_the_page_follows() {
 #[test]
 fn the_selection_holds_on_to_its_row() {
     let mut model = queue(100);
-    let mut driver = Driver::new(80, 24);
+    let mut driver = Driver::blocked(80, 24);
     driver.show(&model);
     driver.keys("jjjjj", &model);
     assert!(driver.selected(&model).contains(" t5 "));
     // Others leave, others come: the row stays selected.
     for tid in 0..3 {
-        model.apply(Event::Wait(wait(
+        model.apply(Event::from(wait(
             START + 2 * SECOND,
             10_000 + tid,
             "t",
@@ -133,14 +136,14 @@ fn the_selection_holds_on_to_its_row() {
     assert!(driver.selected(&model).contains(" t5 "));
     driver.keys("s", &model);
     // When it leaves itself, the row that takes its place is selected, and held on to.
-    model.apply(Event::Wait(wait(
+    model.apply(Event::from(wait(
         START + 2 * SECOND,
         10_005,
         "t",
         1_500 * MS,
     )));
     assert!(driver.selected(&model).contains(" t6 "));
-    model.apply(Event::Wait(wait(
+    model.apply(Event::from(wait(
         START + 2 * SECOND,
         10_004,
         "t",
@@ -152,12 +155,12 @@ fn the_selection_holds_on_to_its_row() {
 #[test]
 fn the_newest_wait_is_followed_until_one_is_selected() {
     let mut model = busy();
-    let mut driver = Driver::new(120, 24);
+    let mut driver = Driver::blocked(120, 24);
     driver.show(&model);
-    driver.keys("3", &model);
+    driver.keys("5", &model);
     let arrive = |model: &mut Model, tid| {
         let end = model.now_ns() + MS;
-        model.apply(Event::Wait(wait(end, tid, "late", 5 * MS)));
+        model.apply(Event::from(wait(end, tid, "late", 5 * MS)));
     };
     arrive(&mut model, 1);
     assert!(driver.selected(&model).contains("late"));
@@ -178,6 +181,6 @@ fn the_newest_wait_is_followed_until_one_is_selected() {
     let after = driver.frame(&model);
     assert_eq!(selected_row(&before), selected_row(&after));
     assert_ne!(rows(&before), "");
-    driver.keys("g", &model);
+    driver.press(KeyCode::Home, &model);
     assert!(driver.selected(&model).contains("late"));
 }

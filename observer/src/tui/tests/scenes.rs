@@ -7,8 +7,8 @@ use ratatui::{Terminal, backend::TestBackend};
 
 use crate::{
     event::{
-        Addr, Blocked, Bucket, Capture, Cost, CostReport, Event, Filters, Kind, LockClass, LockRef,
-        LockTotals, Loss, Meta, Missing, Outcome, SCHEMA, TaskRef, Wait, Waker,
+        Addr, Blocked, Bucket, Capture, Confidence, Cost, CostReport, Event, Filters, Holder, Kind,
+        LockClass, LockRef, LockTotals, Loss, Meta, Missing, Outcome, SCHEMA, TaskRef, Wait, Waker,
     },
     model::Model,
     time::WallTime,
@@ -54,10 +54,9 @@ pub(super) fn missing(n: usize) -> Vec<Missing> {
 
 pub(super) fn task(tid: u32, comm: &str) -> TaskRef {
     TaskRef {
-        pid: 4000,
-        tid,
         comm: Some(comm.into()),
         process: Some("ledger".into()),
+        ..TaskRef::new(4000, tid)
     }
 }
 
@@ -68,6 +67,25 @@ pub(super) fn lock(addr: u64, name: Option<&str>) -> LockRef {
         name: name.map(Arc::from),
         addr: Addr(addr),
         shared: false,
+    }
+}
+
+pub(super) fn mutex(addr: u64, name: Option<&str>) -> LockRef {
+    LockRef {
+        class: LockClass::PthreadMutex,
+        ..lock(addr, name)
+    }
+}
+
+pub(super) fn holder(tid: u32, comm: &str, doing: &str) -> Holder {
+    Holder {
+        pid: Some(4000),
+        tid: Some(tid),
+        comm: Some(comm.into()),
+        confidence: Confidence::Exact,
+        evidence: "owner in the lock's memory".into(),
+        state: None,
+        doing: Some(doing.into()),
     }
 }
 
@@ -83,7 +101,11 @@ pub(super) fn blocked(at_ns: u64, tid: u32, comm: &str, kind: Kind, age_ns: u64)
         runqueue_ns: None,
         lock: None,
         locks: Vec::new(),
+        access: None,
+        holder: None,
         syscall: Some("futex".into()),
+        probe: None,
+        mode: None,
         stack: None,
         at_least: false,
     }
@@ -101,12 +123,18 @@ pub(super) fn wait(end_ns: u64, tid: u32, comm: &str, dur_ns: u64) -> Wait {
         outcome: Some(Outcome::Woken),
         lock: Some(lock(0x7f12_3456_7890, Some("accounts_mu"))),
         locks: Vec::new(),
+        holder: None,
+        causes: std::collections::BTreeMap::new(),
         waker: Some(Waker {
             pid: 4000,
             tid: 4009,
             comm: Some("writer".into()),
+            goid: None,
         }),
         syscall: Some("futex".into()),
+        probe: None,
+        mode: None,
+        ended_by: None,
         stack: None,
         at_least: false,
         end_unseen: false,
@@ -128,6 +156,7 @@ pub(super) fn totals(at_ns: u64, addr: u64, name: Option<&str>, waits: u64) -> L
         timeouts: 1,
         interrupted: 0,
         waiters_now: 2,
+        holder: None,
         histogram: vec![
             Bucket {
                 lt_ns: Some(2 * MS),
@@ -157,7 +186,7 @@ pub(super) fn loss(at_ns: u64, counters: &[(&'static str, u64)]) -> Loss {
 pub(super) fn busy() -> Model {
     let mut model = Model::default();
     let now = START + 65 * SECOND;
-    model.apply(Event::Meta(meta()));
+    model.apply(Event::from(meta()));
     model.apply(Event::Loss(loss(
         now,
         &[("ring_full", 0), ("slots_full", 0)],
@@ -192,18 +221,18 @@ pub(super) fn busy() -> Model {
     waits[2].syscall = Some("pread64".into());
     waits[3].at_least = true;
     for wait in waits {
-        model.apply(Event::Blocked(wait));
+        model.apply(Event::from(wait));
     }
     for (addr, name, waits) in [
         (0x7f12_3456_7890, Some("accounts_mu"), 12_400),
         (0x55d0_0000_1040, Some("account_a.mu"), 310),
         (0x55d0_0000_1080, None, 42),
     ] {
-        model.apply(Event::Lock(totals(now, addr, name, waits)));
+        model.apply(Event::from(totals(now, addr, name, waits)));
     }
     for n in 0..30 {
         let end = now - 3 * SECOND + n * 100 * MS;
-        model.apply(Event::Wait(wait(
+        model.apply(Event::from(wait(
             end,
             4200 + n as u32,
             "writer-pool",
@@ -222,6 +251,13 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(columns: u16, rows: u16) -> Self {
         Driver::with(Options::default(), columns, rows)
+    }
+
+    /// A screen that shows blocked tasks.
+    pub(super) fn blocked(columns: u16, rows: u16) -> Self {
+        let mut driver = Driver::new(columns, rows);
+        driver.press(KeyCode::Char('2'), &Model::default());
+        driver
     }
 
     pub(super) fn with(options: Options, columns: u16, rows: u16) -> Self {

@@ -2,74 +2,109 @@
 
 use std::cmp::Ordering;
 
-use super::{Fields, at_least, exact, kind, known, locks_cell, plain, task};
+use super::{at_least, holder_cell, known, locks_cell, plain, words};
 use crate::{
-    model::InProgress,
     time::human,
-    tui::rows::{Column, Context, Filter, Key, Record, RowId, Source, Tone},
+    tui::{
+        host::Place,
+        rows::{self, Column, Filter, Key, Record, RowId, Tone},
+        waiting::Waiting,
+    },
 };
 
-impl Record for InProgress {
+impl Record for Waiting {
     const DEFAULT_SORT: usize = 0;
-    const FLEXIBLE: usize = 6;
+    const FLEXIBLE: usize = 8;
 
     fn columns() -> &'static [Column<Self>] {
         COLUMNS
     }
 
-    fn all<'a>(source: Source<'a>) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        match source {
-            Source::Live(model) => Box::new(model.blocked()),
-            Source::Frozen(frozen) => Box::new(frozen.blocked.iter()),
+    fn id(&self) -> RowId {
+        match &self.goroutines {
+            Some(row) => RowId::GoGroup(row.key),
+            None => RowId::Task(self.event.task.tid),
         }
     }
 
-    fn id(&self) -> RowId {
-        RowId::Task(self.event.task.tid)
-    }
-
     fn is(&self, id: &RowId) -> bool {
-        matches!(id, RowId::Task(tid) if *tid == self.event.task.tid)
+        match (id, &self.goroutines) {
+            (RowId::Task(tid), None) => *tid == self.event.task.tid,
+            (RowId::GoGroup(key), Some(row)) => *key == row.key,
+            _ => false,
+        }
     }
 
     fn tie(&self, other: &Self) -> Ordering {
-        (self.start_ns, self.event.task.tid).cmp(&(other.start_ns, other.event.task.tid))
+        let key = |wait: &Self| wait.goroutines.as_ref().map(|row| row.key);
+        rows::tie(self, other).then_with(|| key(self).cmp(&key(other)))
     }
 
     fn is_idle(&self) -> bool {
-        self.event.kind.is_idle()
+        rows::is_idle(self.event.kind)
+    }
+
+    fn since_ns(&self) -> Option<u64> {
+        // Of goroutines it is only known for how long they have waited at least.
+        self.goroutines.is_none().then_some(self.start_ns)
     }
 
     fn matches(&self, filter: &Filter) -> bool {
-        let event = &self.event;
-        filter.is_in_some(event.task.comm.as_deref())
-            || filter.is_in_some(event.task.process.as_deref())
-            || filter.is_in(event.kind.name())
-            || filter.is_in_some(event.syscall.as_deref())
-            || filter.is_in_number(event.task.tid)
-            || filter.is_in_number(event.task.pid)
-            || event.lock.iter().any(|lock| filter.is_in_lock(lock))
-            || event.locks.iter().any(|lock| filter.is_in_lock(lock))
+        rows::is_found(self, filter)
+            || filter.is_in(kind(self))
+            || self
+                .place
+                .as_ref()
+                .is_some_and(|place| place.is_found(filter))
     }
 }
 
 /// Somebody has ended the wait, and the task waits for a CPU.
-fn state(wait: &InProgress) -> String {
+fn state(wait: &Waiting) -> String {
     match wait.event.runqueue_ns {
         Some(ns) => format!("runnable {}", human(ns)),
         None => "blocked".to_owned(),
     }
 }
 
-fn state_tone(wait: &InProgress) -> Tone {
+fn state_tone(wait: &Waiting) -> Tone {
     match wait.event.runqueue_ns {
         Some(_) => Tone::Strong,
         None => Tone::Normal,
     }
 }
 
-fn kind_tone(wait: &InProgress) -> Tone {
-    if wait.event.kind.is_idle() {
+/// What it waits in; of goroutines, in the words of their runtime.
+fn kind(wait: &Waiting) -> &str {
+    let row = wait.goroutines.as_ref();
+    let reason = row.and_then(|row| row.group().wait_reason.as_deref());
+    reason.unwrap_or(wait.event.kind.name())
+}
+
+/// `writer/12 → flusher/13`: the holder, and whom that one waits for itself; nothing where it waits for nobody.
+fn chain(wait: &Waiting) -> String {
+    /// Names that there is room for.
+    const NAMES: usize = 4;
+    if wait.chain.len() < 2 {
+        return "-".to_owned();
+    }
+    let names: Vec<String> = wait.chain.iter().map(words::holder_name).collect();
+    if names.len() > NAMES {
+        return format!("{} → …", names[..NAMES].join(" → "));
+    }
+    let names = names.join(" → ");
+    let before = wait.chain.iter().rev().skip(1).map(|holder| holder.tid);
+    let mut before = before.chain([Some(wait.event.task.tid)]);
+    let last = wait.chain.last().and_then(|holder| holder.tid);
+    if before.any(|tid| tid == last) {
+        format!("{names}: circle")
+    } else {
+        names
+    }
+}
+
+fn kind_tone(wait: &Waiting) -> Tone {
+    if rows::is_idle(wait.event.kind) {
         Tone::Quiet
     } else {
         Tone::Normal
@@ -77,7 +112,7 @@ fn kind_tone(wait: &InProgress) -> Tone {
 }
 
 #[rustfmt::skip]
-static COLUMNS: &[Column<InProgress>] = &[
+static COLUMNS: &[Column<Waiting>] = &[
     Column {
         title: "AGE", min: 7, want: 8, rank: 0, right: true, descending: true,
         key: |wait, now_ns| Key::Number(wait.age_ns(now_ns)),
@@ -85,13 +120,16 @@ static COLUMNS: &[Column<InProgress>] = &[
         tone: plain,
     },
     Column {
-        title: "TID", min: 7, want: 7, rank: 4, right: true, descending: false,
+        title: "TID", min: 7, want: 7, rank: 7, right: true, descending: false,
         key: |wait, _| Key::Number(u64::from(wait.event.task.tid)),
-        cell: |wait, _| wait.event.task.tid.to_string(),
+        cell: |wait, _| match wait.event.task.tid {
+            0 => "-".to_owned(),
+            tid => tid.to_string(),
+        },
         tone: plain,
     },
     Column {
-        title: "PID", min: 7, want: 7, rank: 6, right: true, descending: false,
+        title: "PID", min: 7, want: 7, rank: 8, right: true, descending: false,
         key: |wait, _| Key::Number(u64::from(wait.event.task.pid)),
         cell: |wait, _| wait.event.task.pid.to_string(),
         tone: plain,
@@ -103,15 +141,15 @@ static COLUMNS: &[Column<InProgress>] = &[
         tone: plain,
     },
     Column {
-        title: "PROCESS", min: 12, want: 16, rank: 5, right: false, descending: false,
+        title: "PROCESS", min: 12, want: 16, rank: 6, right: false, descending: false,
         key: |wait, _| Key::text(wait.event.task.process.as_deref()),
         cell: |wait, _| known(wait.event.task.process.as_deref()),
         tone: plain,
     },
     Column {
-        title: "KIND", min: 10, want: 11, rank: 3, right: false, descending: false,
-        key: |wait, _| Key::Text(wait.event.kind.name()),
-        cell: |wait, _| wait.event.kind.name().to_owned(),
+        title: "KIND", min: 8, want: 16, rank: 4, right: false, descending: false,
+        key: |wait, _| Key::Text(kind(wait)),
+        cell: |wait, _| kind(wait).to_owned(),
         tone: kind_tone,
     },
     Column {
@@ -121,38 +159,39 @@ static COLUMNS: &[Column<InProgress>] = &[
         tone: plain,
     },
     Column {
-        title: "SYSCALL", min: 10, want: 18, rank: 8, right: false, descending: false,
+        title: "HOLDER", min: 17, want: 20, rank: 3, right: false, descending: false,
+        key: |wait, _| Key::text(wait.event.holder.as_ref().and_then(|holder| holder.comm.as_deref())),
+        cell: |wait, context| holder_cell(wait.event.holder.as_ref(), context),
+        tone: |wait| words::holder_tone(wait.event.holder.as_ref()),
+    },
+    Column {
+        title: "HOLDER DOES", min: 12, want: 24, rank: 5, right: false, descending: false,
+        key: |wait, _| Key::text(wait.event.holder.as_ref().and_then(words::doing)),
+        cell: |wait, _| known(wait.event.holder.as_ref().and_then(words::doing)),
+        tone: |wait| words::holder_tone(wait.event.holder.as_ref()),
+    },
+    Column {
+        title: "SYSCALL", min: 10, want: 18, rank: 10, right: false, descending: false,
         key: |wait, _| Key::text(wait.event.syscall.as_deref()),
         cell: |wait, _| known(wait.event.syscall.as_deref()),
         tone: plain,
     },
     Column {
-        title: "STATE", min: 15, want: 16, rank: 7, right: false, descending: true,
+        title: "STATE", min: 15, want: 16, rank: 9, right: false, descending: true,
         key: |wait, _| Key::number(wait.event.runqueue_ns),
         cell: |wait, _| state(wait),
         tone: state_tone,
     },
+    Column {
+        title: "CONTAINER", min: 14, want: 24, rank: 11, right: false, descending: false,
+        key: |wait, _| Key::text(wait.place.as_ref().map(Place::text)),
+        cell: |wait, _| wait.place.as_ref().map_or_else(|| "-".to_owned(), Place::name),
+        tone: plain,
+    },
+    Column {
+        title: "CHAIN", min: 20, want: 44, rank: 12, right: false, descending: false,
+        key: |wait, _| Key::text(wait.event.holder.as_ref().and_then(|holder| holder.comm.as_deref())),
+        cell: |wait, _| chain(wait),
+        tone: plain,
+    },
 ];
-
-/// Everything known of a wait in progress, but its locks.
-pub(super) fn fields(wait: &InProgress, context: Context) -> Fields {
-    let event = &wait.event;
-    let age_ns = wait.age_ns(context.now_ns);
-    let age = if event.at_least {
-        let age = at_least(age_ns, true, context.glyphs);
-        format!("{age}: it began before observer did")
-    } else {
-        exact(age_ns, context)
-    };
-    let state = match (event.runqueue_ns, event.blocked_ns) {
-        (Some(_), Some(ns)) => format!("{}, after being blocked for {}", state(wait), human(ns)),
-        _ => state(wait),
-    };
-    vec![
-        ("task", task(&event.task)),
-        ("kind", kind(event.kind, event.syscall.as_deref())),
-        ("age", age),
-        ("state", state),
-        ("last seen", event.time.to_string()),
-    ]
-}

@@ -51,10 +51,16 @@ pub(in crate::tui) fn lines(
 fn segments(state: &State, model: &Model, glyphs: Glyphs) -> Vec<Segment> {
     let name = |text: &str| cut(&glyphs.clean(text), NAME, glyphs.ellipsis()).into_owned();
     let mut segments = vec![Segment::new("observer", Tone::Strong)];
+    if let Some(note) = &state.note {
+        segments.push(Segment::new(note.clone(), Tone::Strong));
+    }
     if let Some(frozen) = &state.frozen {
-        let ago = model.now_ns().saturating_sub(frozen.now_ns);
+        let ago = model.now_ns().saturating_sub(frozen.now_ns());
         let text = format!("PAUSED {}", whole_seconds(ago));
         segments.push(Segment::new(text, Tone::Strong));
+    }
+    if let Some(file) = &state.recording {
+        segments.push(Segment::new(format!("REC {file}"), Tone::Strong));
     }
     if let Some(end) = model.end() {
         let why = match end.reason {
@@ -93,7 +99,7 @@ fn segments(state: &State, model: &Model, glyphs: Glyphs) -> Vec<Segment> {
     if let Some(meta) = model.meta() {
         let missing = meta.capture.missing.len();
         if missing > 0 {
-            let text = format!("{missing} missing: see observer doctor");
+            let text = format!("{missing} missing: 9 Health says what");
             segments.push(Segment::new(text, Tone::Strong));
         }
         segments.push(Segment::new(filters(&meta.filters, glyphs), Tone::Normal));
@@ -161,6 +167,7 @@ fn filters(filters: &Filters, glyphs: Glyphs) -> String {
         ("pid", &pids),
         ("comm", &filters.comms),
         ("cgroup", &filters.cgroups),
+        ("container", &filters.containers),
     ]
     .into_iter()
     .filter(|(_, items)| !items.is_empty())

@@ -2,18 +2,30 @@
 
 pub(super) mod blocked;
 pub(super) mod detail;
+mod go_groups;
+mod goroutines;
+pub(super) mod graph;
+pub(super) mod groups;
 pub(super) mod header;
+pub(super) mod health;
 pub(super) mod help;
 pub(super) mod locks;
+pub(super) mod overview;
+mod rollups;
+mod runtimes;
+mod sheet;
+mod stacks;
 pub(super) mod status;
+mod task;
 pub(super) mod waits;
+mod words;
 
 use super::{
     rows::{Context, Tone},
-    text::{Glyphs, cut, tail},
+    text::{Glyphs, cut, tail, width},
 };
 use crate::{
-    event::{Kind, LockRef, TaskRef},
+    event::{Addr, Holder, Kind, LockRef, TaskRef},
     time::human,
 };
 
@@ -65,6 +77,18 @@ fn locks_cell(lock: Option<&LockRef>, all: &[LockRef], context: Context) -> Stri
     }
 }
 
+/// Numbers as a strip of levels.
+fn sparkline(points: &[f64], glyphs: Glyphs) -> String {
+    let most = points.iter().copied().fold(0.0, f64::max);
+    let level = |value: &f64| {
+        let share = if most > 0.0 { value / most } else { 0.0 };
+        // What is not nothing is seen.
+        let least = usize::from(*value > 0.0);
+        glyphs.level(((share * 8.0) as usize).max(least))
+    };
+    points.iter().map(level).collect()
+}
+
 /// A count in five digits or fewer.
 fn count(n: u64) -> String {
     match n {
@@ -110,8 +134,34 @@ fn exact(ns: u64, context: Context) -> String {
     }
 }
 
+/// A lock in full.
+fn lock_in_full(lock: &LockRef) -> String {
+    match &lock.name {
+        Some(name) if lock.addr == Addr::NONE => format!("{name}, {}", lock.class.name()),
+        Some(name) => format!("{name}, {} at {}", lock.class.name(), lock.addr),
+        None => format!("{} at {}", lock.class.name(), lock.addr),
+    }
+}
+
+/// A holder by its name, and how sure that is, which stays when there is little room.
+fn holder_cell(holder: Option<&Holder>, context: Context) -> String {
+    let Some(holder) = holder else {
+        return UNKNOWN.to_owned();
+    };
+    if holder.tid.is_none() && holder.comm.is_none() {
+        return holder.confidence.name().to_owned();
+    }
+    let sure = format!(" {}", holder.confidence.name());
+    let room = context.columns.saturating_sub(sure.len());
+    let full = words::holder_name(holder);
+    let full = context.glyphs.clean(&full);
+    let short = context.glyphs.clean(holder.comm.as_deref().unwrap_or("?"));
+    let name = if width(&full) <= room { full } else { short };
+    cut(&name, room, context.glyphs.ellipsis()).into_owned() + &sure
+}
+
 /// A task in full.
-fn task(task: &TaskRef) -> String {
+fn task_in_full(task: &TaskRef) -> String {
     let comm = task.comm.as_deref().unwrap_or(UNKNOWN);
     let process = task.process.as_deref().unwrap_or(UNKNOWN);
     format!("{comm} (tid {}) of {process} (pid {})", task.tid, task.pid)

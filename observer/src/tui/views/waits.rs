@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use super::{Fields, at_least, duration, exact, kind, known, locks_cell, plain, task};
+use super::{Fields, at_least, duration, exact, kind, known, locks_cell, plain};
 use crate::{
     event::{Outcome, Wait, Waker},
     time::WallTime,
     tui::{
-        rows::{Column, Context, Filter, Key, Record, RowId, Source, Tone},
+        rows::{self, Column, Context, Filter, Key, Record, RowId, Tone},
         text::{Glyphs, width},
     },
 };
@@ -18,13 +18,6 @@ impl Record for Wait {
 
     fn columns() -> &'static [Column<Self>] {
         COLUMNS
-    }
-
-    fn all<'a>(source: Source<'a>) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        match source {
-            Source::Live(model) => Box::new(model.waits()),
-            Source::Frozen(frozen) => Box::new(frozen.waits.iter()),
-        }
     }
 
     fn id(&self) -> RowId {
@@ -44,16 +37,18 @@ impl Record for Wait {
     }
 
     fn is_idle(&self) -> bool {
-        self.kind.is_idle()
+        rows::is_idle(self.kind)
+    }
+
+    fn since_ns(&self) -> Option<u64> {
+        Some(self.mono_ns)
     }
 
     fn matches(&self, filter: &Filter) -> bool {
-        filter.is_in_some(self.task.comm.as_deref())
-            || filter.is_in_some(self.task.process.as_deref())
+        filter.is_in_task(&self.task)
             || filter.is_in(self.kind.name())
             || filter.is_in_some(self.syscall.as_deref())
-            || filter.is_in_number(self.task.tid)
-            || filter.is_in_number(self.task.pid)
+            || filter.is_in_holder(self.holder.as_ref())
             || self.lock.iter().any(|lock| filter.is_in_lock(lock))
             || self.locks.iter().any(|lock| filter.is_in_lock(lock))
     }
@@ -104,7 +99,7 @@ fn waker(wait: &Wait, context: Context) -> String {
 }
 
 fn kind_tone(wait: &Wait) -> Tone {
-    if wait.kind.is_idle() {
+    if rows::is_idle(wait.kind) {
         Tone::Quiet
     } else {
         Tone::Normal
@@ -168,7 +163,7 @@ static COLUMNS: &[Column<Wait>] = &[
         tone: plain,
     },
     Column {
-        title: "OUTCOME", min: 7, want: 11, rank: 6, right: false, descending: false,
+        title: "OUTCOME", min: 7, want: 11, rank: 4, right: false, descending: false,
         key: |wait, _| Key::text(wait.outcome.map(Outcome::name)),
         cell: |wait, _| outcome(wait),
         tone: outcome_tone,
@@ -187,7 +182,7 @@ static COLUMNS: &[Column<Wait>] = &[
     },
 ];
 
-/// Everything known of a wait that ended, but its locks.
+/// Everything known of a wait that ended, but its task and its locks.
 pub(super) fn fields(wait: &Wait, context: Context) -> Fields {
     let mut long = exact(wait.dur_ns, context);
     if wait.at_least {
@@ -205,7 +200,6 @@ pub(super) fn fields(wait: &Wait, context: Context) -> Fields {
     });
     let (blocked, runqueue) = (duration(wait.blocked_ns), duration(wait.runqueue_ns));
     vec![
-        ("task", task(&wait.task)),
         ("kind", kind(wait.kind, wait.syscall.as_deref())),
         ("waited", long),
         (

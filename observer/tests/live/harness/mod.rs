@@ -1,19 +1,23 @@
 //! What the tests share: programs that wait, observer that watches them, and when a test is skipped.
 
 pub(crate) mod event;
+mod group;
 mod host;
 mod observer;
 mod room;
 mod temp;
+mod terminal;
 mod workload;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use self::{
+    group::Group,
     host::{OBSERVER, kernel_at_least},
     observer::{Mode, Observer, Run, command, in_both_modes, output},
     room::{Skip, Tested, alone, together},
     temp::TempDir,
+    terminal::Terminal,
     workload::Workload,
 };
 

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -23,6 +24,16 @@ impl TempDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// A copy of a program, to be started. A process of its own makes it: what this one has open for writing, so
+    /// has a child that another test is just starting, and a file that somebody may write to cannot be started.
+    pub(crate) fn copy(&self, program: impl AsRef<Path>, name: &str) -> PathBuf {
+        let copy = self.0.join(name);
+        let mut cp = Command::new("cp");
+        let status = cp.arg(program.as_ref()).arg(&copy).status().unwrap();
+        assert!(status.success(), "{cp:?}: {status}");
+        copy
     }
 }
 
