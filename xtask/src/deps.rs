@@ -68,11 +68,6 @@ const DEPS: &[Dep] = &[
         needed_by: "tests on PostgreSQL",
     },
     Dep {
-        probe: Probe::Program("gdb"),
-        package: "gdb",
-        needed_by: "the test on light-weight locks of PostgreSQL",
-    },
-    Dep {
         probe: Probe::Program("redis-server"),
         package: "redis-server",
         needed_by: "tests on Redis",

@@ -18,6 +18,7 @@ mod harness;
 
 mod counting;
 mod distribution;
+mod inferior;
 mod later;
 mod leaving;
 mod list;

@@ -1,20 +1,17 @@
 //! PostgreSQL: what its backends wait for, and who has it, by the probes of the distribution's build and by its
 //! memory; held against what the server itself says.
 
-use std::{
-    collections::HashMap,
-    fs,
-    process::{Command, Stdio},
-};
+use std::{collections::HashMap, fs, process::Stdio};
 
 use serde_json::Value;
 
 use crate::{
     harness::{
-        Mode, Observer, Skip, Tested, alone,
+        Mode, Observer, alone,
         event::{number, of},
         name, output, poll, together,
     },
+    inferior::Inferior,
     server::{Server, Session},
     shop::{totals, waits},
 };
@@ -230,26 +227,13 @@ fn without_probes_the_servers_memory_tells_of_a_deadlock() {
     });
 }
 
-/// A debugger has a session take a light-weight lock: nothing else holds one for long enough.
-fn take_light_weight_lock(pid: u64, number: u64) -> Result<(), Skip> {
+/// Has a session take a light-weight lock: nothing else holds one for long enough.
+fn take_light_weight_lock(pid: u64, number: u64) {
+    let session = Inferior::stop(pid);
     // sizeof(LWLockPadded): a line of the cache.
-    let at = number * 128;
-    let call =
-        format!("call (char)((char(*)(char*,int))LWLockAcquire)(*(char**)&MainLWLockArray+{at},0)");
-    let gdb = Command::new("gdb")
-        .args(["-nx", "-batch", "-p", &pid.to_string()])
-        // A signal that comes meanwhile would end the call.
-        .args(["-ex", "handle all nostop noprint pass", "-ex", &call])
-        .output()
-        .map_err(|error| Skip(format!("gdb: {error}")))?;
-    let said = String::from_utf8_lossy(&[gdb.stdout, gdb.stderr].concat()).replace('\n', " ");
-    if said.contains("$1 = 1") {
-        Ok(())
-    } else {
-        Err(Skip(format!(
-            "gdb cannot call the server's functions: {said}"
-        )))
-    }
+    let lock = session.read(session.symbol("MainLWLockArray")) + number * 128;
+    let taken = session.call(session.symbol("LWLockAcquire"), [lock, 0]);
+    assert_eq!(taken & 0xff, 1);
 }
 
 /// Beyond its title the holder's memory tells what sort of thing it waits for.
@@ -279,45 +263,32 @@ fn without_probes_the_holders_memory_tells_what_it_waits_for() {
 #[test]
 fn without_probes_a_light_weight_lock_has_its_name() {
     together(name!(), || {
-        // On some machines a debugger fails now and then to write the registers, and leaves a session that is of no use.
-        let mut last = with_light_weight_lock();
-        for _ in 0..5 {
-            if last.is_ok() {
-                break;
-            }
-            last = with_light_weight_lock();
-        }
-        last
+        let server = Server::start(&[])?;
+        let mut holder = server.session();
+        let holding = holder.number("select pg_backend_pid();");
+        let mut waiter = server.session();
+        let pid = waiter.number("select pg_backend_pid();");
+        let mut monitor = server.session();
+        monitor.number("select 1;");
+        // OidGenLock (src/backend/storage/lmgr/lwlocknames.txt): new tables need it, and sessions that look do not.
+        take_light_weight_lock(holding, 2);
+        waiter.send("create table accounts(a int);");
+        let waits = format!(
+            "select count(*) from pg_stat_activity where pid = {pid} and wait_event_type = 'LWLock' \
+                 and wait_event = 'OidGen';"
+        );
+        poll("the session to wait", || {
+            (monitor.number(&waits) == 1).then_some(())
+        });
+        let dumped = output(&["dump", &pid.to_string(), "--format", "json"]);
+        let dumped: Value = serde_json::from_slice(&dumped.stdout).unwrap();
+        let task = &dumped["tasks"][0];
+        assert_eq!(task["kind"], "postgres_lock", "{task}");
+        assert_eq!(task["lock"]["class"], "postgres_lwlock", "{task}");
+        assert_eq!(task["lock"]["name"], "OidGen", "{task}");
+        assert_eq!(task["holder"]["confidence"], "unknown", "{task}");
+        Ok(())
     });
-}
-
-/// See above, on a server of its own.
-fn with_light_weight_lock() -> Tested {
-    let server = Server::start(&[])?;
-    let mut holder = server.session();
-    let holding = holder.number("select pg_backend_pid();");
-    let mut waiter = server.session();
-    let pid = waiter.number("select pg_backend_pid();");
-    let mut monitor = server.session();
-    monitor.number("select 1;");
-    // OidGenLock (src/backend/storage/lmgr/lwlocknames.txt): new tables need it, and sessions that look do not.
-    take_light_weight_lock(holding, 2)?;
-    waiter.send("create table accounts(a int);");
-    let waits = format!(
-        "select count(*) from pg_stat_activity where pid = {pid} and wait_event_type = 'LWLock' \
-             and wait_event = 'OidGen';"
-    );
-    poll("the session to wait", || {
-        (monitor.number(&waits) == 1).then_some(())
-    });
-    let dumped = output(&["dump", &pid.to_string(), "--format", "json"]);
-    let dumped: Value = serde_json::from_slice(&dumped.stdout).unwrap();
-    let task = &dumped["tasks"][0];
-    assert_eq!(task["kind"], "postgres_lock", "{task}");
-    assert_eq!(task["lock"]["class"], "postgres_lwlock", "{task}");
-    assert_eq!(task["lock"]["name"], "OidGen", "{task}");
-    assert_eq!(task["holder"]["confidence"], "unknown", "{task}");
-    Ok(())
 }
 
 /// What the server's log says of waits that it ended well: process, mode and lock, and for how long.

@@ -164,9 +164,11 @@ impl Observer {
             if let Some(fault) = &seen.fault {
                 panic!("while waiting for {what}: a line is {fault}");
             }
+            let (began, looked_at) = (Instant::now(), seen.events.len());
             if let Some(found) = found(&seen.events) {
                 return found;
             }
+            let look = began.elapsed();
             let left = LIMIT.saturating_sub(start.elapsed());
             if left.is_zero() || seen.over {
                 let why = if seen.over {
@@ -178,7 +180,13 @@ impl Observer {
                 drop(seen);
                 panic!("while waiting for {what}: {why}; the last events:\n{shown}");
             }
-            seen = self.shared.more.wait_timeout(seen, left).unwrap().0;
+            // With very many events a look is long: without this the reader would get one line in between two.
+            drop(seen);
+            std::thread::sleep(look);
+            seen = self.shared.lock();
+            if seen.events.len() == looked_at && !seen.over && seen.fault.is_none() {
+                seen = self.shared.more.wait_timeout(seen, left).unwrap().0;
+            }
         }
     }
 
