@@ -62,13 +62,21 @@ pub(super) struct Tunables(pub(super) Config);
 // SAFETY: the type is integers only, without padding.
 unsafe impl aya::Pod for Tunables {}
 
+/// Totals of a task as aya reads them.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct StatOfTask(pub(super) TaskStat);
+
+// SAFETY: the type is integers only, without padding.
+unsafe impl aya::Pod for StatOfTask {}
+
 /// Everything that is loaded. Dropping it detaches the programs.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
     pub(super) heads: MappedArray<TaskHead>,
     pub(super) slots: MappedArray<TaskSlot>,
-    pub(super) task_stats: MappedArray<TaskStat>,
+    pub(super) task_stats: aya::maps::Array<MapData, StatOfTask>,
     pub(super) lock_stats: MappedArray<LockStat>,
     pub(super) locks: aya::maps::HashMap<MapData, [u64; 2], u32>,
     pub(super) free: Stack<MapData, u32>,
@@ -109,8 +117,10 @@ impl Sizes {
             .saturating_mul(4)
             .max(TASK_SLOTS.0)
             .next_power_of_two();
-        // As many entries as there can be threads, where that is affordable: then none ever collide.
-        let tasks = wanted.max(pid_max.next_power_of_two().min(TASK_SLOTS.1));
+        // As many entries as there can be threads, where that is affordable: then none ever collide, and more are of
+        // no use.
+        let can_be = pid_max.next_power_of_two();
+        let tasks = wanted.max(TASK_SLOTS.1).min(can_be);
         let page = 4096;
         Sizes {
             tasks: options
@@ -244,7 +254,7 @@ fn tables(
     Ok(Loaded {
         heads: mapped(&mut ebpf, "HEADS", sizes.tasks)?,
         slots: mapped(&mut ebpf, "SLOTS", sizes.tasks)?,
-        task_stats: mapped(&mut ebpf, "TASK_STATS", sizes.tasks)?,
+        task_stats: take(&mut ebpf, "TASK_STATS")?.try_into()?,
         lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
         locks: take(&mut ebpf, "LOCKS")?.try_into()?,
         ring: take(&mut ebpf, "RING")?.try_into()?,

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use observer_common::{LockKey, LockStat, TID_ENDED, TaskHead, TaskStat, kind};
 
 use super::{
-    callers::Callers, convert::Converter, inflight::InFlight, mapped::MappedArray, stacks::Stacks,
+    callers::Callers, convert::Converter, inflight::InFlight, load, mapped::MappedArray,
+    stacks::Stacks,
 };
 use crate::{
     event::{Kind, LockTotals, TaskTotals, WaitTotals},
@@ -141,7 +142,7 @@ impl Totals {
     pub(super) fn tasks(
         &mut self,
         heads: &MappedArray<TaskHead>,
-        stats: &MappedArray<TaskStat>,
+        stats: &aya::maps::Array<aya::maps::MapData, load::StatOfTask>,
         converter: &mut Converter,
         now_ns: u64,
     ) -> Vec<TaskTotals> {
@@ -154,7 +155,9 @@ impl Totals {
                 continue;
             }
             self.task_waits[index] = head.waits;
-            let Some(stat) = stats.get(index) else { break };
+            let Ok(load::StatOfTask(stat)) = stats.get(&(index as u32), 0) else {
+                break;
+            };
             if stat.tid != head.tid & !TID_ENDED {
                 continue;
             }

@@ -99,7 +99,8 @@ pub struct Looker {
     data: Data,
     /// The name of each lock that has none but where it was first waited for.
     by_caller: HashMap<(u32, u64), Arc<str>>,
-    looks: HashMap<u32, (Arc<BlockedStack>, Look)>,
+    /// Boxed: the free places of a table this large would be megabytes.
+    looks: HashMap<u32, Box<(Arc<BlockedStack>, Look)>>,
     /// What the latest look at a thread read of the owner.
     owners: HashMap<u32, Read>,
     /// Is a process one of Go's?
@@ -168,7 +169,7 @@ impl Looker {
     ) -> Look {
         let (pid, tid) = (blocked.pid, blocked.tid);
         // The same wait as before: only the holder may have changed.
-        if let Some((known, look)) = self.looks.get(&tid)
+        if let Some((known, look)) = self.looks.get(&tid).map(Box::as_ref)
             && Arc::ptr_eq(known, blocked)
         {
             let mut look = look.clone();
@@ -218,7 +219,8 @@ impl Looker {
             self.looks.clear();
         }
         if !blocked.torn && blocked.registers.is_some() {
-            self.looks.insert(tid, (Arc::clone(blocked), look.clone()));
+            let known = Box::new((Arc::clone(blocked), look.clone()));
+            self.looks.insert(tid, known);
         }
         look
     }

@@ -10,6 +10,7 @@ mod tests;
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,12 +33,14 @@ const TRIES: usize = 3;
 const MAX_PROCESSES: usize = 64;
 /// Stacks that are kept of one process.
 const MAX_STACKS: usize = 4_096;
+/// Stacks with names that are shared by all threads that wait in the same place; beyond it all are forgotten.
+const MAX_SHARED: usize = 1_024;
 /// Mappings are read again after this long.
 const FRESH: Duration = Duration::from_millis(200);
 /// A map of run-time compiled code is read again after this long, if an address is not in it.
 const FRESH_NAMES: Duration = Duration::from_secs(5);
 /// Neither before this many times what reading it took.
-const PATIENCE: u32 = 20;
+const PATIENCE: u32 = 100;
 
 /// Where a thread is blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,12 +172,39 @@ fn stale_at(begun: Instant, at_least: Duration) -> Instant {
     begun + at_least.max(begun.elapsed() * PATIENCE)
 }
 
+/// Of ten thousand threads of a pool nearly all wait in the same place: its frames are kept once, by a hash of their
+/// addresses.
+#[derive(Debug, Default)]
+struct Shared(HashMap<u64, Arc<[Frame]>>);
+
+impl Shared {
+    fn one(&mut self, frames: Vec<Frame>) -> Arc<[Frame]> {
+        let mut hasher = DefaultHasher::new();
+        for frame in &frames {
+            frame.addr.0.hash(&mut hasher);
+        }
+        let hash = hasher.finish();
+        if let Some(known) = self.0.get(&hash)
+            && known[..] == frames[..]
+        {
+            return Arc::clone(known);
+        }
+        let frames: Arc<[Frame]> = frames.into();
+        if self.0.len() >= MAX_SHARED {
+            self.0.clear();
+        }
+        self.0.insert(hash, Arc::clone(&frames));
+        frames
+    }
+}
+
 /// Looks at blocked threads. It holds what it learned of processes and their files, all of it bounded.
 #[derive(Debug, Default)]
 pub struct Inspector {
     processes: HashMap<u32, Process>,
     code: Code,
     clock: u64,
+    shared: Shared,
 }
 
 impl Inspector {
@@ -269,8 +299,8 @@ impl Inspector {
             self.name(stack.pid, frame, &mut user);
         }
         Stack {
-            user: user.into(),
-            kernel: Arc::new([]),
+            user: self.shared.one(user),
+            kernel: Arc::default(),
             end: Some(if stack.torn {
                 StackEnd::Torn
             } else {

@@ -13,7 +13,8 @@ use crate::event::Blocked;
 /// One look at a wait for each task that waits.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    by_task: HashMap<u32, Known>,
+    /// Boxed: the free places of a table this large would be megabytes.
+    by_task: HashMap<u32, Box<Known>>,
     /// Those of them that may have a holder, or had one a moment ago: few, where many wait for nothing that somebody
     /// holds.
     held: HashSet<u32>,
@@ -23,12 +24,12 @@ pub(super) struct Looks {
 
 impl Looks {
     pub(super) fn get(&self, tid: u32) -> Option<&Known> {
-        self.by_task.get(&tid)
+        self.by_task.get(&tid).map(Box::as_ref)
     }
 
     /// All of them, by task.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Known)> {
-        self.by_task.iter().map(|(tid, known)| (*tid, known))
+        self.by_task.iter().map(|(tid, known)| (*tid, &**known))
     }
 
     /// Waits that may have a holder.
@@ -39,7 +40,7 @@ impl Looks {
     pub(super) fn insert(&mut self, tid: u32, known: Known) {
         self.remove(tid);
         self.list(tid, &known.blocked);
-        self.by_task.insert(tid, known);
+        self.by_task.insert(tid, Box::new(known));
     }
 
     pub(super) fn remove(&mut self, tid: u32) -> Option<Known> {
@@ -53,7 +54,7 @@ impl Looks {
                 self.by_lock.remove(&lock.id);
             }
         }
-        Some(known)
+        Some(*known)
     }
 
     /// Changes what is known of a wait, which may be for another lock, or have another holder then.

@@ -57,6 +57,8 @@ const LOOKING: Duration = Duration::from_millis(20);
 const GO_PROCESSES: usize = 8;
 /// Looks that wait for their turn.
 const MAX_PENDING: usize = 16_384;
+/// Room for so many is kept when all have been looked at.
+const KEPT_PENDING: usize = 1_024;
 
 /// The source of a live run's events, with the model that they make.
 #[derive(Debug)]
@@ -91,7 +93,12 @@ pub struct Watch {
     symbol_budget: Option<u64>,
     /// Nobody wants the events: the model is all that is asked for.
     silent: bool,
+    /// When free memory was given back to the system last.
+    trimmed: Instant,
 }
+
+/// Free memory is given back at least this often: it takes a millisecond or two.
+const TRIM: Duration = Duration::from_secs(10);
 
 /// A process that could not be looked at is tried again after this long.
 const CLOSED_FOR: Duration = Duration::from_secs(10);
@@ -136,6 +143,7 @@ impl Watch {
             closed: HashMap::new(),
             symbol_budget: None,
             silent: false,
+            trimmed: Instant::now(),
         })
     }
 
@@ -235,9 +243,9 @@ impl Watch {
     pub fn poll(&mut self, out: &mut Vec<Event>) -> bool {
         let from = out.len();
         let more = self.capture.poll(out);
-        if self.capture.rest() | self.looker.rest() {
-            capture::give_back_memory();
-        }
+        // A burst of looks leaves the heap full of holes, which the allocator keeps by itself.
+        let mut much_freed =
+            self.capture.rest() | self.looker.rest() | (self.trimmed.elapsed() > TRIM);
         if self.inspect {
             let began = Instant::now();
             let new = self.capture.suspects();
@@ -245,6 +253,7 @@ impl Watch {
                 self.queue(new);
             }
             self.look_at_pending(began);
+            much_freed |= self.give_back_queue();
             self.look_at_hot_again();
             self.hold_back(out, from);
             self.complete(&mut out[from..]);
@@ -267,6 +276,10 @@ impl Watch {
             }
         }
         self.digest(out, from);
+        if much_freed {
+            self.trimmed = Instant::now();
+            capture::give_back_memory();
+        }
         more
     }
 
@@ -337,6 +350,15 @@ impl Watch {
                 self.pending.push_front(suspect);
             }
         }
+    }
+
+    /// Gives the queue's memory back when it is empty. True: it was long.
+    fn give_back_queue(&mut self) -> bool {
+        let was_long = self.pending.is_empty() && self.pending.capacity() > KEPT_PENDING;
+        if was_long {
+            self.pending.shrink_to(0);
+        }
+        was_long
     }
 
     fn look_at_pending(&mut self, began: Instant) {
