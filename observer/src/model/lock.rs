@@ -24,7 +24,7 @@ pub struct Lock {
     /// Sum of the starts of their waits.
     pub(super) starts_ns: u128,
     /// Who held it by the latest event of a task that waited for it, and when that was.
-    pub(super) holder: Option<(Holder, u64)>,
+    pub(super) holder: Option<Box<(Holder, u64)>>,
 }
 
 impl Lock {
@@ -87,13 +87,13 @@ impl Lock {
     pub fn holder(&self) -> Option<&Holder> {
         let known = self.holder.as_ref().filter(|_| self.waiters > 0);
         known
-            .map(|(holder, _)| holder)
-            .or(self.totals.holder.as_ref())
+            .map(|known| &known.0)
+            .or(self.totals.holder.as_deref())
     }
 
     /// Who held it when somebody who waited for it was last looked at, and when that was.
     pub fn last_holder(&self) -> Option<(&Holder, u64)> {
-        self.holder.as_ref().map(|(holder, at_ns)| (holder, *at_ns))
+        self.holder.as_ref().map(|known| (&known.0, known.1))
     }
 }
 

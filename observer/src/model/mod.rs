@@ -223,7 +223,7 @@ impl Model {
             entry.waiters = entry.waiters.saturating_add(1);
             entry.starts_ns = entry.starts_ns.saturating_add(u128::from(start_ns));
             if let Some(holder) = &event.holder {
-                entry.holder = Some((holder.clone(), event.mono_ns));
+                entry.holder = Some(Box::new((holder.clone(), event.mono_ns)));
             }
             if !entry.has_totals {
                 entry.totals.lock = lock.clone();

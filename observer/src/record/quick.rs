@@ -410,6 +410,12 @@ impl<T: Quick> Quick for Vec<T> {
     }
 }
 
+impl<T: Quick> Quick for Box<T> {
+    fn take(text: &mut Text) -> Option<Box<T>> {
+        T::take(text).map(Box::new)
+    }
+}
+
 impl Quick for Arc<[Frame]> {
     fn take(text: &mut Text) -> Option<Arc<[Frame]>> {
         Vec::take(text).map(Arc::from)

@@ -321,7 +321,7 @@ fn blocked(wait: &InProgress, now_ns: u64) -> Value {
 fn lock(lock: &Lock) -> Value {
     let mut totals = lock.totals.clone();
     totals.waiters_now = lock.waiters_now();
-    totals.holder = lock.holder().cloned();
+    totals.holder = lock.holder().cloned().map(Box::new);
     json!(totals)
 }
 

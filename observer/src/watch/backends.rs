@@ -43,7 +43,7 @@ impl Backends {
                 Event::Lock(totals) if is_ours(totals.lock.class) && totals.waiters_now > 0 => {
                     let mut known = self.0.values();
                     let known = known.find(|(id, _)| *id == totals.lock.id);
-                    totals.holder = known.map(|(_, holder)| holder.clone());
+                    totals.holder = known.map(|(_, holder)| Box::new(holder.clone()));
                 }
                 _ => {}
             }

@@ -41,7 +41,7 @@ impl Watch {
             {
                 totals.lock.class = lock.class;
                 totals.lock.name = lock.name;
-                totals.holder = lock.holder;
+                totals.holder = lock.holder.map(Box::new);
             }
         }
     }

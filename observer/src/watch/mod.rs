@@ -528,7 +528,7 @@ impl Watch {
                 }
                 Event::Lock(totals) => {
                     if let Some(tid) = self.looks.latest(&totals.lock.id) {
-                        totals.holder = self.holder_now(tid, began, &mut registers);
+                        totals.holder = self.holder_now(tid, began, &mut registers).map(Box::new);
                     }
                     let open = matches!(totals.lock.class, LockClass::Futex | LockClass::PythonGil);
                     if open && totals.pid.is_some() {
