@@ -18,9 +18,9 @@ pub(crate) static HEADS: Array<TaskHead> = Array::with_max_entries(1, BPF_F_MMAP
 /// In the same place: how and for what it waits.
 #[map]
 pub(crate) static SLOTS: Array<TaskSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// In the same place: its totals. Not mapped: it is the largest, and few entries change between two readings.
+/// In the same place: its totals.
 #[map]
-pub(crate) static TASK_STATS: Array<TaskStat> = Array::with_max_entries(1, 0);
+pub(crate) static TASK_STATS: Array<TaskStat> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Lock → index of its totals.
 #[map]
 pub(crate) static LOCKS: HashMap<LockKey, u32> = HashMap::with_max_entries(1, 0);

@@ -65,10 +65,36 @@ unsafe impl aya::Pod for Tunables {}
 /// Totals of a task as aya reads them.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct StatOfTask(pub(super) TaskStat);
+pub(super) struct StatOfTask(TaskStat);
 
 // SAFETY: the type is integers only, without padding.
 unsafe impl aya::Pod for StatOfTask {}
+
+/// Totals of tasks. The table is as large as all others that are mapped, and few entries change between two readings,
+/// so it is read by look-ups.
+pub(super) enum TaskStats {
+    ByLookUp(aya::maps::Array<MapData, StatOfTask>),
+    /// While the kernel does a look-up it runs no program at a tracepoint of perf or, before 6.0, at a uprobe
+    /// (`bpf_disable_instrumentation`): where there are such programs, a task that takes the CPU meanwhile would be missed.
+    Mapped(MappedArray<TaskStat>),
+}
+
+impl TaskStats {
+    fn new(ebpf: &mut Ebpf, tasks: u32, is_mapped: bool) -> Result<TaskStats> {
+        Ok(if is_mapped {
+            TaskStats::Mapped(mapped(ebpf, "TASK_STATS", tasks)?)
+        } else {
+            TaskStats::ByLookUp(take(ebpf, "TASK_STATS")?.try_into()?)
+        })
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<TaskStat> {
+        match self {
+            TaskStats::ByLookUp(map) => Some(map.get(&u32::try_from(index).ok()?, 0).ok()?.0),
+            TaskStats::Mapped(array) => array.get(index),
+        }
+    }
+}
 
 /// Everything that is loaded. Dropping it detaches the programs.
 pub(super) struct Loaded {
@@ -76,7 +102,7 @@ pub(super) struct Loaded {
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
     pub(super) heads: MappedArray<TaskHead>,
     pub(super) slots: MappedArray<TaskSlot>,
-    pub(super) task_stats: aya::maps::Array<MapData, StatOfTask>,
+    pub(super) task_stats: TaskStats,
     pub(super) lock_stats: MappedArray<LockStat>,
     pub(super) locks: aya::maps::HashMap<MapData, [u64; 2], u32>,
     pub(super) free: Stack<MapData, u32>,
@@ -113,13 +139,10 @@ struct Sizes {
 impl Sizes {
     fn new(options: &Options, host: &Host) -> Sizes {
         let (pid_max, threads) = host::thread_limits();
-        let wanted = threads
-            .saturating_mul(4)
-            .max(TASK_SLOTS.0)
-            .next_power_of_two();
+        let wanted = threads.saturating_mul(4).next_power_of_two();
         // As many entries as there can be threads, where that is affordable: then none ever collide, and more are of
         // no use.
-        let can_be = pid_max.next_power_of_two();
+        let can_be = pid_max.next_power_of_two().max(TASK_SLOTS.0);
         let tasks = wanted.max(TASK_SLOTS.1).min(can_be);
         let page = 4096;
         Sizes {
@@ -194,7 +217,8 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
     };
     drop(btf);
     give_back_memory();
-    let mut loaded = tables(ebpf, logger, free, &sizes, capture)?;
+    let has_perf_programs = by_syscall || usdt.is_some() || goroutines.is_some();
+    let mut loaded = tables(ebpf, logger, free, &sizes, has_perf_programs, capture)?;
     loaded.usdt = usdt;
     loaded.goroutines = goroutines;
     loaded.registers = registers;
@@ -210,8 +234,8 @@ fn missing_budget(options: &Options, host: &Host) -> Option<Missing> {
     })
 }
 
-/// The kernel's types take tens of megabytes while they are parsed, and so do programs' debug information, which
-/// the allocator would keep.
+/// The kernel's types take tens of megabytes while they are parsed, and so do programs' debug information and looks at
+/// thousands of threads at once, which the allocator would keep.
 pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call has no precondition; it returns free pages of the heap to the system.
@@ -249,12 +273,13 @@ fn tables(
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     free: Stack<MapData, u32>,
     sizes: &Sizes,
+    has_perf_programs: bool,
     capture: event::Capture,
 ) -> Result<Loaded> {
     Ok(Loaded {
         heads: mapped(&mut ebpf, "HEADS", sizes.tasks)?,
         slots: mapped(&mut ebpf, "SLOTS", sizes.tasks)?,
-        task_stats: take(&mut ebpf, "TASK_STATS")?.try_into()?,
+        task_stats: TaskStats::new(&mut ebpf, sizes.tasks, has_perf_programs)?,
         lock_stats: mapped(&mut ebpf, "LOCK_STATS", sizes.locks << sizes.stripe_shift)?,
         locks: take(&mut ebpf, "LOCKS")?.try_into()?,
         ring: take(&mut ebpf, "RING")?.try_into()?,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use observer_common::{
-    LockStat, TaskHead, TaskRegs, TaskSlot, WaitRecord, WaitvRecord, goroutine, usdt,
+    LockStat, TaskHead, TaskRegs, TaskSlot, TaskStat, WaitRecord, WaitvRecord, goroutine, usdt,
 };
 
 /// Types that any bytes are a valid value of.
@@ -22,6 +22,8 @@ pub(crate) unsafe trait Plain: Copy + 'static {}
 unsafe impl Plain for TaskHead {}
 // SAFETY: as above.
 unsafe impl Plain for TaskSlot {}
+// SAFETY: as above.
+unsafe impl Plain for TaskStat {}
 // SAFETY: as above.
 unsafe impl Plain for LockStat {}
 // SAFETY: as above.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use observer_common::{LockKey, LockStat, TID_ENDED, TaskHead, TaskStat, kind};
 
 use super::{
-    callers::Callers, convert::Converter, inflight::InFlight, load, mapped::MappedArray,
+    callers::Callers, convert::Converter, inflight::InFlight, load::TaskStats, mapped::MappedArray,
     stacks::Stacks,
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Totals {
     pub(super) fn tasks(
         &mut self,
         heads: &MappedArray<TaskHead>,
-        stats: &aya::maps::Array<aya::maps::MapData, load::StatOfTask>,
+        stats: &TaskStats,
         converter: &mut Converter,
         now_ns: u64,
     ) -> Vec<TaskTotals> {
@@ -154,10 +154,11 @@ impl Totals {
             if head.waits == self.task_waits[index] {
                 continue;
             }
-            self.task_waits[index] = head.waits;
-            let Ok(load::StatOfTask(stat)) = stats.get(&(index as u32), 0) else {
-                break;
+            // One that cannot be read now is tried again with the next reading.
+            let Some(stat) = stats.get(index) else {
+                continue;
             };
+            self.task_waits[index] = head.waits;
             if stat.tid != head.tid & !TID_ENDED {
                 continue;
             }

@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -37,10 +37,13 @@ const MAX_STACKS: usize = 4_096;
 const MAX_SHARED: usize = 1_024;
 /// Mappings are read again after this long.
 const FRESH: Duration = Duration::from_millis(200);
+/// And after this long where they are so many, a stack a thread, that it takes more than a hundredth of the time.
+const FRESH_MANY: Duration = Duration::from_secs(1);
 /// A map of run-time compiled code is read again after this long, if an address is not in it.
 const FRESH_NAMES: Duration = Duration::from_secs(5);
 /// Neither before this many times what reading it took.
-const PATIENCE: u32 = 100;
+const PATIENCE: u32 = 20;
+const MORE_PATIENCE: u32 = 100;
 
 /// Where a thread is blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,13 +172,15 @@ impl Process {
 /// When something that was read from `begun` until now is to be read again: never so often that reading it
 /// takes a large share of the time.
 fn stale_at(begun: Instant, at_least: Duration) -> Instant {
-    begun + at_least.max(begun.elapsed() * PATIENCE)
+    let took = begun.elapsed();
+    let rather = (took * MORE_PATIENCE).min(FRESH_MANY);
+    begun + at_least.max(rather).max(took * PATIENCE)
 }
 
-/// Of ten thousand threads of a pool nearly all wait in the same place: its frames are kept once, by a hash of their
-/// addresses.
+/// Of ten thousand threads of a pool nearly all wait in the same place: its frames are there once, as long as somebody
+/// has them. By a hash of their addresses.
 #[derive(Debug, Default)]
-struct Shared(HashMap<u64, Arc<[Frame]>>);
+struct Shared(HashMap<u64, Weak<[Frame]>>);
 
 impl Shared {
     fn one(&mut self, frames: Vec<Frame>) -> Arc<[Frame]> {
@@ -184,16 +189,16 @@ impl Shared {
             frame.addr.0.hash(&mut hasher);
         }
         let hash = hasher.finish();
-        if let Some(known) = self.0.get(&hash)
+        if let Some(known) = self.0.get(&hash).and_then(Weak::upgrade)
             && known[..] == frames[..]
         {
-            return Arc::clone(known);
+            return known;
         }
         let frames: Arc<[Frame]> = frames.into();
         if self.0.len() >= MAX_SHARED {
             self.0.clear();
         }
-        self.0.insert(hash, Arc::clone(&frames));
+        self.0.insert(hash, Arc::downgrade(&frames));
         frames
     }
 }

@@ -97,8 +97,9 @@ pub struct Watch {
     trimmed: Instant,
 }
 
-/// Free memory is given back at least this often: it takes a millisecond or two.
+/// Free memory is given back this often, and after a burst of looks: it takes a millisecond or two.
 const TRIM: Duration = Duration::from_secs(10);
+const TRIM_AFTER_BURST: Duration = Duration::from_secs(1);
 
 /// A process that could not be looked at is tried again after this long.
 const CLOSED_FOR: Duration = Duration::from_secs(10);
@@ -253,7 +254,7 @@ impl Watch {
                 self.queue(new);
             }
             self.look_at_pending(began);
-            much_freed |= self.give_back_queue();
+            much_freed |= self.give_back_queue() && self.trimmed.elapsed() > TRIM_AFTER_BURST;
             self.look_at_hot_again();
             self.hold_back(out, from);
             self.complete(&mut out[from..]);
@@ -356,7 +357,7 @@ impl Watch {
     fn give_back_queue(&mut self) -> bool {
         let was_long = self.pending.is_empty() && self.pending.capacity() > KEPT_PENDING;
         if was_long {
-            self.pending.shrink_to(0);
+            self.pending.shrink_to(KEPT_PENDING);
         }
         was_long
     }

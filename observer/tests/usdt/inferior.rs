@@ -11,6 +11,8 @@ use std::{
 use libc::{c_int, pid_t, user_regs_struct};
 use object::{Object as _, ObjectSymbol as _};
 
+use crate::harness::poll;
+
 /// Below the stack pointer leaf functions keep things (System V ABI for AMD64, 3.2.2).
 const RED_ZONE: u64 = 128;
 
@@ -25,8 +27,15 @@ pub(crate) struct Inferior {
 }
 
 impl Inferior {
-    /// Stops a process, which has to sleep in a system call that may be interrupted.
+    /// Stops a process in its sleep, for which this waits: at a system call nothing is half done.
     pub(crate) fn stop(pid: u64) -> Inferior {
+        poll("the session to sleep", || {
+            let inferior = Inferior::attach(pid);
+            (inferior.saved.orig_rax == libc::SYS_epoll_wait as u64).then_some(inferior)
+        })
+    }
+
+    fn attach(pid: u64) -> Inferior {
         let path = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
         let program = fs::read_link(path("exe")).unwrap();
         let maps = fs::read_to_string(path("maps")).unwrap();
@@ -50,7 +59,13 @@ impl Inferior {
             saved: unsafe { std::mem::zeroed() },
         };
         request(libc::PTRACE_INTERRUPT, pid, 0).unwrap();
-        wait(pid);
+        // A signal may come first, and is the process's.
+        loop {
+            match wait(pid) {
+                0 => break,
+                signal => request(libc::PTRACE_CONT, pid, signal as usize).unwrap(),
+            }
+        }
         inferior.saved = inferior.registers();
         inferior
     }
@@ -124,14 +139,15 @@ fn request(request: libc::c_uint, pid: pid_t, data: usize) -> io::Result<()> {
     }
 }
 
-/// The signal that stopped a traced process.
+/// Waits for a traced process to stop; the signal that did it, or 0 for an event.
 fn wait(pid: pid_t) -> c_int {
-    let mut status = 0;
-    // SAFETY: `status` is writable.
-    assert_eq!(
-        unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) },
-        pid
-    );
+    let status = poll("the session to stop", || {
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        let stopped = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        assert!(stopped >= 0, "{}", io::Error::last_os_error());
+        (stopped == pid).then_some(status)
+    });
     assert!(libc::WIFSTOPPED(status), "{status:#x}");
     // A stop for an event is none for a signal (ptrace(2)).
     if status >> 16 == 0 {

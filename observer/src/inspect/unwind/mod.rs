@@ -96,8 +96,8 @@ pub struct Unwinder<M> {
     /// For the files behind the mappings; 0: none are asked for.
     pid: u32,
     mappings: Vec<Mapping>,
-    /// By the mapping's index, when asked for: the image's index.
-    image_of: HashMap<usize, Option<usize>>,
+    /// By the mapping's start, when asked for: the image's index.
+    image_of: HashMap<u64, Option<usize>>,
     images: Vec<Image>,
     rules: HashMap<(u64, bool), Rule>,
     pages: Pages,
@@ -129,14 +129,10 @@ impl Unwinder<ProcessMemory> {
             .filter(code)
             .eq(self.mappings.iter().filter(code));
         if changed {
+            self.image_of.clear();
             self.images.clear();
             self.rules.clear();
             self.pages.clear();
-        }
-        if changed || fresh.len() != self.mappings.len() {
-            // Indices of mappings have moved.
-            self.image_of.clear();
-            self.images.clear();
         }
         self.mappings = fresh;
         Ok(changed)
@@ -318,19 +314,18 @@ impl<M: Memory> Unwinder<M> {
     /// The image whose code is at an address.
     fn image(&mut self, addr: u64) -> Option<usize> {
         let index = maps::holding(&self.mappings, addr)?;
-        if let Some(known) = self.image_of.get(&index) {
-            return known.filter(|image| self.images[*image].has_code_at(addr));
+        if !self.mappings[index].executable {
+            return None;
         }
-        let found = self.find_image(index);
-        self.image_of.insert(index, found);
+        let start = self.mappings[index].start;
+        let known = self.image_of.get(&start).copied();
+        let found = known.unwrap_or_else(|| self.find_image(index));
+        self.image_of.insert(start, found);
         found.filter(|image| self.images[*image].has_code_at(addr))
     }
 
     fn find_image(&mut self, index: usize) -> Option<usize> {
         let code = &self.mappings[index];
-        if !code.executable {
-            return None;
-        }
         if let Some(known) = self
             .images
             .iter()

@@ -459,3 +459,51 @@ fn times() {
         );
     }
 }
+
+/// A page of this process at a place of its own.
+struct Page(*mut libc::c_void);
+
+impl Page {
+    fn at(addr: u64) -> Page {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: a new mapping, which replaces none.
+        let page = unsafe {
+            libc::mmap(
+                addr as *mut libc::c_void,
+                4_096,
+                libc::PROT_READ,
+                flags,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(page, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+        Page(page)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own, and nobody has a reference into it.
+        unsafe { libc::munmap(self.0, 4_096) };
+    }
+}
+
+/// One is unmapped below the code and another one mapped above it, as stacks of threads are: as many as before, but each
+/// in another place among them.
+#[test]
+fn mappings_come_and_go() {
+    let below = Page::at(0x1000_0000);
+    let mut unwinder = Unwinder::of(std::process::id()).unwrap();
+    let mut code: Vec<u64> = unwinder.mappings().iter().map(|one| one.start).collect();
+    code.retain(|start| unwinder.in_file(*start).is_some());
+    assert!(code.len() > 1, "{code:x?}");
+    let stack = unwinder.mappings().iter().find(|one| one.path == "[stack]");
+    let above = stack.unwrap().start - (64 << 20);
+    drop(below);
+    let _above = Page::at(above);
+    unwinder.refresh().unwrap();
+    for start in code {
+        assert!(unwinder.in_file(start).is_some(), "{start:#x}");
+    }
+}
