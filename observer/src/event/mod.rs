@@ -432,8 +432,8 @@ pub struct LockTotals {
     pub interrupted: u64,
     /// Tasks that wait for it now.
     pub waiters_now: u32,
-    /// Who holds it, as far as the latest look at a task that waits for it told. Boxed: of a hundred thousand locks hardly
-    /// any has one.
+    /// Who holds it, as far as the latest look at a task that waits for it told.
+    // Boxed: of a hundred thousand locks hardly any has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub holder: Option<Box<Holder>>,
     /// Durations, empty buckets left out.
