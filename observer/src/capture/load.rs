@@ -174,11 +174,7 @@ pub(super) fn load(options: &Options, host: &Host) -> Result<Loaded> {
     fill_filters(options, &mut ebpf)?;
     let tunables = Tunables(options.tunables());
     aya::maps::Array::try_from(borrow(&mut ebpf, "CONFIG")?)?.set(0, tunables, 0)?;
-    let mut free = Stack::try_from(take(&mut ebpf, "FREE")?)?;
-    // The lowest index comes out first, so that those in use stay together.
-    for index in (0..sizes.locks).rev() {
-        free.push(index, 0)?;
-    }
+    let free = free_indices(&mut ebpf, sizes.locks)?;
     let logger = options
         .log
         .then(|| EbpfLogger::init(&mut ebpf).ok())
@@ -361,6 +357,16 @@ pub(super) fn as_bytes(settings: &Settings) -> &[u8] {
             size_of::<Settings>(),
         )
     }
+}
+
+/// The indices of all entries for locks.
+fn free_indices(ebpf: &mut Ebpf, locks: u32) -> Result<Stack<MapData, u32>> {
+    let mut free = Stack::try_from(take(ebpf, "FREE")?)?;
+    // The lowest index comes out first, so that those in use stay together.
+    for index in (0..locks).rev() {
+        free.push(index, 0)?;
+    }
+    Ok(free)
 }
 
 fn load_object(settings: &Settings, sizes: &Sizes, options: &Options) -> Result<Ebpf> {

@@ -307,6 +307,16 @@ impl Seen {
         Ok(())
     }
 
+    /// How the ping-pong's waits may differ from what was counted of them, and by how many.
+    fn may_be_wrong(&self, truth: f64) -> (&'static str, f64) {
+        if self.sampled {
+            let what = "of these too few or too many, by totals estimated to keep to the budget";
+            (what, ESTIMATE * (truth * (SAMPLE - 1.0)).sqrt())
+        } else {
+            ("of these not counted, or more than once", 0.0)
+        }
+    }
+
     fn figures(&self, truth: f64, streamed: f64, containers: f64) -> Vec<Figure> {
         let Some((began, first)) = &self.first else {
             return Vec::new();
@@ -351,13 +361,7 @@ impl Seen {
         }
         let counted = sum(last, "observer_waits_total", &[EXACT, KIND]);
         add("waits by the ping-pong's own count", truth, "", None);
-        let (what, most) = if self.sampled {
-            let what =
-                "of these too few or too many, by totals that were estimated to keep to the budget";
-            (what, ESTIMATE * (truth * (SAMPLE - 1.0)).sqrt())
-        } else {
-            ("of these not counted, or more than once", 0.0)
-        };
+        let (what, most) = self.may_be_wrong(truth);
         add(what, wrong(truth, counted), "", Some(Goal::AtMost(most)));
         add("events", more("observer_events_total"), "", None);
         add("events read from the stream", streamed, "", None);
