@@ -28,8 +28,8 @@ use crate::event::{self, Missing};
 /// The kernel programs, built by the build script and carried in the executable.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OBSERVER_BPF_OBJECT"));
 
-/// Tables for tasks are at least this large, and no larger than the second number unless the host can
-/// have no more threads than that.
+/// Tables for tasks are at least as large as the first number; as large as the second where the host can have so many
+/// threads, and larger only where it has so many.
 const TASK_SLOTS: (u32, u32) = (32_768, 1 << 17);
 /// Stripes of lock statistics at most, as a power of two.
 const MAX_STRIPE_SHIFT: u32 = 3;

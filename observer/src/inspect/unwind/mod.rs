@@ -318,9 +318,13 @@ impl<M: Memory> Unwinder<M> {
             return None;
         }
         let start = self.mappings[index].start;
-        let known = self.image_of.get(&start).copied();
-        let found = known.unwrap_or_else(|| self.find_image(index));
-        self.image_of.insert(start, found);
+        let found = if let Some(known) = self.image_of.get(&start) {
+            *known
+        } else {
+            let found = self.find_image(index);
+            self.image_of.insert(start, found);
+            found
+        };
         found.filter(|image| self.images[*image].has_code_at(addr))
     }
 
