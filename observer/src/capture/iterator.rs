@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::usdt::attach::{LINK_CREATE, owned};
+use super::bpf::{self, LINK_CREATE};
 
 /// `BPF_ITER_CREATE`, `BPF_TRACE_ITER` (include/uapi/linux/bpf.h).
 const ITER_CREATE: libc::c_int = 33;
@@ -79,27 +79,13 @@ pub(super) fn open(program: BorrowedFd<'_>, only: Only) -> io::Result<File> {
         iter_info_len: size_of::<LinkInfo>() as u32,
         ..LinkAttr::default()
     };
-    // SAFETY: `attr` has the size that is said, and so has `info`, to which it points; both outlive the call.
-    let link = owned(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            LINK_CREATE,
-            &raw const attr,
-            size_of::<LinkAttr>(),
-        )
-    })?;
+    // SAFETY: `info` has the size that is said, and outlives the call.
+    let link = unsafe { bpf::call(LINK_CREATE, &attr) }?;
     let attr = ReadingAttr {
         link_fd: link.as_raw_fd().cast_unsigned(),
         flags: 0,
     };
-    // SAFETY: `attr` has the size that is said and outlives the call; the reading keeps the link.
-    let reading = owned(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            ITER_CREATE,
-            &raw const attr,
-            size_of::<ReadingAttr>(),
-        )
-    })?;
+    // SAFETY: it points to nothing; the reading keeps the link.
+    let reading = unsafe { bpf::call(ITER_CREATE, &attr) }?;
     Ok(reading.into())
 }

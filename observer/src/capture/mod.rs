@@ -4,6 +4,7 @@
 //! few milliseconds and appends what has happened: long waits from the ring buffer, waits in progress
 //! from a scan of the tasks' table, totals at each interval. Nothing here waits.
 
+mod bpf;
 pub mod btf;
 mod callers;
 mod cgroup;

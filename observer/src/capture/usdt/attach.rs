@@ -8,11 +8,12 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-/// `BPF_LINK_CREATE` and `BPF_PERF_EVENT` (include/uapi/linux/bpf.h).
-pub(in crate::capture) const LINK_CREATE: libc::c_int = 28;
+use super::super::bpf::{self, LINK_CREATE, owned};
+
+/// `BPF_PERF_EVENT` (include/uapi/linux/bpf.h).
 const PERF_EVENT: u32 = 41;
 /// `PERF_FLAG_FD_CLOEXEC` (include/uapi/linux/perf_event.h).
 const CLOEXEC: libc::c_ulong = 8;
@@ -157,16 +158,8 @@ fn link(program: BorrowedFd<'_>, event: &OwnedFd, cookie: u64) -> io::Result<Own
         flags: 0,
         cookie,
     };
-    // SAFETY: `attr` is as large as is said and outlives the call; the descriptors are open.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            LINK_CREATE,
-            &raw const attr,
-            size_of::<LinkAttr>(),
-        )
-    };
-    owned(fd)
+    // SAFETY: it points to nothing; the descriptors are open.
+    unsafe { bpf::call(LINK_CREATE, &attr) }
 }
 
 /// How many descriptors this process may have: from now on as many as it is allowed to allow itself, since each place
@@ -188,14 +181,5 @@ pub(super) fn descriptors() -> u64 {
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
         0 => raised.rlim_cur,
         _ => limit.rlim_cur,
-    }
-}
-
-/// The descriptor that a call returned, or its error.
-pub(in crate::capture) fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    match RawFd::try_from(result) {
-        // SAFETY: a descriptor that the kernel just made and that nothing else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -15,7 +15,10 @@ use aya::{
     maps::{Map, MapData},
 };
 
-use super::attach::{LINK_CREATE, Place, owned};
+use super::{
+    super::bpf::{self, LINK_CREATE},
+    attach::Place,
+};
 
 /// `BPF_PROG_LOAD`, `BPF_PROG_TYPE_KPROBE`, `BPF_TRACE_UPROBE_MULTI` (include/uapi/linux/bpf.h).
 const PROG_LOAD: libc::c_int = 5;
@@ -93,17 +96,10 @@ impl Multi {
         };
         let length = name.len().min(attr.prog_name.len() - 1);
         attr.prog_name[..length].copy_from_slice(&name.as_bytes()[..length]);
-        // SAFETY: `attr` has the size that is said; the instructions and the license outlive the call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                PROG_LOAD,
-                &raw const attr,
-                size_of::<LoadAttr>(),
-            )
-        };
+        // SAFETY: the instructions, as many as are said, and the license outlive the call.
+        let program = unsafe { bpf::call(PROG_LOAD, &attr) };
         Ok(Multi {
-            program: owned(fd).map_err(|error| format!("cannot load {name}: {error}"))?,
+            program: program.map_err(|error| format!("cannot load {name}: {error}"))?,
             for_processes: version(kernel) >= FOR_PROCESSES,
         })
     }
@@ -136,17 +132,8 @@ impl Multi {
             pid: pid.unwrap_or(0),
             ..LinkAttr::default()
         };
-        // SAFETY: `attr` has the size that is said; the path and the three lists, each of `cnt` entries,
-        // outlive the call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                LINK_CREATE,
-                &raw const attr,
-                size_of::<LinkAttr>(),
-            )
-        };
-        owned(fd)
+        // SAFETY: the path and the three lists, each of `cnt` entries, outlive the call.
+        unsafe { bpf::call(LINK_CREATE, &attr) }
     }
 
     /// Run time of the program so far, while the kernel's statistics are on.
