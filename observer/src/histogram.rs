@@ -61,12 +61,14 @@ impl Histogram {
     /// The non-empty buckets.
     pub fn buckets(&self) -> Vec<Bucket> {
         let filled = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled
-            .map(|(i, &count)| Bucket {
-                lt_ns: bucket_end(i),
-                count,
-            })
-            .collect()
+        let bucket = |(i, &count)| Bucket {
+            lt_ns: bucket_end(i),
+            count,
+        };
+        // There may be a hundred thousand locks, and most of them have one.
+        let mut buckets = Vec::with_capacity(filled.clone().count());
+        buckets.extend(filled.map(bucket));
+        buckets
     }
 }
 

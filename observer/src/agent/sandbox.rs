@@ -46,7 +46,7 @@ fn own_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = mapped
         .into_iter()
         .filter(|mapping| mapping.executable && mapping.path.starts_with('/'))
-        .map(|mapping| mapping.path.into())
+        .map(|mapping| mapping.path.into_string().into())
         .collect();
     files.dedup();
     // It is found like this, whatever its name is by now.

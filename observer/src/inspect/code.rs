@@ -171,7 +171,7 @@ impl Code {
         mapping: &Mapping,
         memory: &impl Memory,
     ) -> io::Result<ModuleId> {
-        if mapping.path == "[vdso]" {
+        if &*mapping.path == "[vdso]" {
             return self.vdso(mapping, memory);
         }
         let file = files::open_mapped(pid, mapping)?;
@@ -447,7 +447,7 @@ mod tests {
     fn the_vdso_has_names() {
         let own = std::process::id();
         let all = maps::read(own).unwrap();
-        let vdso = all.iter().find(|m| m.path == "[vdso]").unwrap();
+        let vdso = all.iter().find(|m| &*m.path == "[vdso]").unwrap();
         let mut code = Code::default();
         let memory = ProcessMemory::of(own);
         let module = code.module(own, vdso, &memory).unwrap();

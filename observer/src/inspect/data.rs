@@ -236,7 +236,7 @@ pub fn file_of(mappings: &[Mapping], addr: u64) -> Option<&Mapping> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::maps::Device, *};
 
     /// Something to find.
     static MARKER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(7);
@@ -248,7 +248,7 @@ mod tests {
             executable: false,
             shared: false,
             offset: 0,
-            device: "0:0".into(),
+            device: Device::default(),
             inode,
             path: path.into(),
         }

@@ -70,6 +70,8 @@ impl Kallsyms {
             line.clear();
         }
         all.symbols.sort_unstable();
+        all.symbols.shrink_to_fit();
+        all.names.shrink_to_fit();
         all
     }
 

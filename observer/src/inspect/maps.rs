@@ -1,6 +1,7 @@
 //! Memory mappings of a process, from `/proc/PID/maps`.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, BufRead, BufReader, Read},
 };
@@ -8,7 +9,26 @@ use std::{
 /// Bytes read of one process's list at most: 65 530 mappings (the default limit) of 100 bytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// One mapping.
+/// A device's major and minor number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Device(u32, u32);
+
+impl Device {
+    fn parse(text: &str) -> Option<Device> {
+        let (major, minor) = text.split_once(':')?;
+        let number = |text| u32::from_str_radix(text, 16).ok();
+        Some(Device(number(major)?, number(minor)?))
+    }
+}
+
+/// As the kernel writes it: `major:minor` in hexadecimal.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}:{:02x}", self.0, self.1)
+    }
+}
+
+/// One mapping. A process with ten thousand threads has twenty thousand: they are kept small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// First address.
@@ -21,13 +41,13 @@ pub struct Mapping {
     pub shared: bool,
     /// Offset in the file.
     pub offset: u64,
-    /// Device, as `major:minor` in hexadecimal.
-    pub device: String,
+    /// Device.
+    pub device: Device,
     /// Inode; 0: no file.
     pub inode: u64,
     /// The file's path as its own process sees it, ` (deleted)` behind it if it is; or a name in brackets;
     /// or nothing.
-    pub path: String,
+    pub path: Box<str>,
 }
 
 impl Mapping {
@@ -100,6 +120,7 @@ pub(super) fn parse_all(bytes: &[u8]) -> Vec<Mapping> {
             all.push(mapping);
         }
     }
+    all.shrink_to_fit();
     all
 }
 
@@ -123,9 +144,9 @@ fn parse(line: &str) -> Option<Mapping> {
         executable: permissions.as_bytes().get(2) == Some(&b'x'),
         shared: permissions.as_bytes().get(3) == Some(&b's'),
         offset: u64::from_str_radix(fields.next()?, 16).ok()?,
-        device: fields.next()?.to_owned(),
+        device: Device::parse(fields.next()?)?,
         inode: fields.next()?.parse().ok()?,
-        path: fields.next().unwrap_or("").trim_start().to_owned(),
+        path: fields.next().unwrap_or("").trim_start().into(),
     })
 }
 
@@ -137,7 +158,8 @@ mod tests {
     fn lines_are_parsed() {
         let mapping = parse("7f00-7f10 rw-s 00001000 08:01 1234   /dev/shm/x y\n").unwrap();
         assert!(mapping.shared && !mapping.executable);
-        assert_eq!(mapping.path, "/dev/shm/x y");
+        assert_eq!(&*mapping.path, "/dev/shm/x y");
+        assert_eq!(lock_id(7, 0x7f08, Some(&mapping)), "08:01:1234+0x1008");
         assert_eq!(
             (mapping.start, mapping.end, mapping.offset, mapping.inode),
             (0x7f00, 0x7f10, 0x1000, 1234)
@@ -145,7 +167,15 @@ mod tests {
         let code = parse("1-2 r-xp 0 0:0 7 /a b (deleted)").unwrap();
         assert!(code.executable && !code.shared);
         assert_eq!(code.name(), "/a b");
-        for line in ["", "x", "1-2", "1-2 rw-p zz 0:0 1", "7f00 rw-p 0 0:0 1"] {
+        for line in [
+            "",
+            "x",
+            "1-2",
+            "1-2 rw-p zz 0:0 1",
+            "1-2 rw-p 0 00 1",
+            "1-2 rw-p 0 0:x 1",
+            "7f00 rw-p 0 0:0 1",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }
@@ -163,7 +193,7 @@ mod tests {
             read(std::process::id())
                 .unwrap()
                 .iter()
-                .any(|m| m.path == "[vdso]")
+                .any(|m| &*m.path == "[vdso]")
         );
         assert!(read(u32::MAX / 2).is_err());
     }

@@ -27,6 +27,7 @@ const USER_CODE: Range<u64> = 0x1000..1 << 47;
 pub struct Symbols {
     user: Symbolizer,
     kernel: Option<Kallsyms>,
+    kernel_rest: Rest,
     stacks: HashMap<(u32, u32), Arc<[Frame]>>,
     /// Files that were read, with their sizes, and what these may be together.
     read: HashMap<Arc<str>, u64>,
@@ -47,6 +48,7 @@ impl Default for Symbols {
         Symbols {
             user: symbolizer(),
             kernel: None,
+            kernel_rest: Rest::default(),
             stacks: HashMap::new(),
             read: HashMap::new(),
             budget: BUDGET,
@@ -56,19 +58,25 @@ impl Default for Symbols {
 }
 
 impl Symbols {
-    /// The kernel's table, read when it is first asked for.
+    /// The kernel's table, read when it is asked for.
     pub fn kernel(&mut self) -> &Kallsyms {
-        self.kernel.get_or_insert_with(Kallsyms::load)
+        let begun = self.kernel_rest.begin();
+        let kernel = self.kernel.get_or_insert_with(Kallsyms::load);
+        self.kernel_rest.end(begun);
+        kernel
     }
 
-    /// Gives back what was read of programs' files if nobody asks for new names, or if it is too much. True: there
-    /// was something to give back.
+    /// Gives back what was read of programs' files, and the kernel's table, if nobody asks for new names, or if it is
+    /// too much. True: there was something to give back.
     pub fn rest(&mut self) -> bool {
-        let due = self.rest.is_due();
-        if due {
+        let (user, kernel) = (self.rest.is_due(), self.kernel_rest.is_due());
+        if user {
             self.give_back();
         }
-        due
+        if kernel {
+            self.kernel = None;
+        }
+        user | kernel
     }
 
     /// Reads files of this size at most at the same time, or a single one.

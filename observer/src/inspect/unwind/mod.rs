@@ -337,7 +337,7 @@ impl<M: Memory> Unwinder<M> {
         {
             return Some(known);
         }
-        let is_vdso = code.path == "[vdso]";
+        let is_vdso = &*code.path == "[vdso]";
         // The beginning of the same file; or of the file before, whose code was moved to other memory (huge
         // pages).
         let before = self.mappings[..=index].iter().rev();

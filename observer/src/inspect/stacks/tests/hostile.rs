@@ -69,7 +69,7 @@ impl Copy {
             };
             let length = (mapping.end - start).min(4 << 20);
             let mut bytes = vec![0; length as usize];
-            if (mapping.inode != 0 || mapping.path == "[vdso]" || start == registers.sp)
+            if (mapping.inode != 0 || &*mapping.path == "[vdso]" || start == registers.sp)
                 && memory.read(start, &mut bytes)
             {
                 parts.push((start, bytes));

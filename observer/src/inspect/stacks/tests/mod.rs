@@ -498,7 +498,10 @@ fn mappings_come_and_go() {
     let mut code: Vec<u64> = unwinder.mappings().iter().map(|one| one.start).collect();
     code.retain(|start| unwinder.in_file(*start).is_some());
     assert!(code.len() > 1, "{code:x?}");
-    let stack = unwinder.mappings().iter().find(|one| one.path == "[stack]");
+    let stack = unwinder
+        .mappings()
+        .iter()
+        .find(|one| &*one.path == "[stack]");
     let above = stack.unwrap().start - (64 << 20);
     drop(below);
     let _above = Page::at(above);
