@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use crate::event::Reason;
@@ -23,7 +23,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Why a run stops, and the beat of its polling.
 pub(crate) struct Pulse {
-    ticks: Interval,
+    period: Duration,
+    next: Instant,
     deadline: Option<Instant>,
     interrupt: Signal,
     terminate: Signal,
@@ -33,20 +34,24 @@ pub(crate) struct Pulse {
 impl Pulse {
     /// Beats each `period`; ends after `duration`, if one is given. `screen`: the terminal is taken.
     pub(crate) fn new(period: Duration, duration: Option<Duration>, screen: bool) -> Result<Pulse> {
-        let mut ticks = interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // With a screen the first one always gets through, and the terminal must be given back.
         if !screen {
             end_at_second_interrupt()?;
         }
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Pulse {
-            ticks,
+            period,
+            next: Instant::now(),
             deadline: duration.and_then(|duration| Instant::now().checked_add(duration)),
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// Beats each `period` from now on.
+    pub(crate) fn set_period(&mut self, period: Duration) {
+        self.period = period;
     }
 
     /// Waits for the next beat; a reason when the run is to stop.
@@ -58,14 +63,19 @@ impl Pulse {
                 None => std::future::pending().await,
             }
         };
-        Some(tokio::select! {
+        let reason = tokio::select! {
             biased;
             _ = self.interrupt.recv() => Reason::Stopped,
             _ = self.terminate.recv() => Reason::Stopped,
             _ = self.hangup.recv() => Reason::Stopped,
             () = over => Reason::Duration,
-            _ = self.ticks.tick() => return None,
-        })
+            () = sleep_until(self.next) => {
+                // Never two at once to catch up with what was missed.
+                self.next = Instant::now() + self.period;
+                return None;
+            }
+        };
+        Some(reason)
     }
 }
 

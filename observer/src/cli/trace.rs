@@ -24,6 +24,9 @@ use crate::{
 
 /// How often the ring buffer is read: the greatest part of an event's way to the reader.
 const PERIOD: Duration = Duration::from_millis(10);
+/// The same when there was hardly anything in it: to wake up costs more than what there is to do.
+const CALM: Duration = Duration::from_millis(20);
+const FEW: usize = 16;
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Arguments of `trace`.
@@ -147,6 +150,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 break reason;
             }
             let more = watch.poll(&mut events);
+            let calm = !more && events.len() < FEW;
+            pulse.set_period(if calm { CALM } else { PERIOD });
             sink.write(&mut events)?;
             if !more && watch.targets_ended() {
                 break Reason::TargetEnded;
