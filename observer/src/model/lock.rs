@@ -48,10 +48,12 @@ impl Lock {
         waits_per_s: f64,
         waiting: f64,
     ) {
-        let holder = match Arc::get_mut(self) {
+        let at = |holder: &Box<Holder>| Box::new(((**holder).clone(), totals.mono_ns));
+        let holder = totals.holder.as_ref().map(at);
+        let holder = holder.or_else(|| match Arc::get_mut(self) {
             Some(lock) => lock.holder.take(),
             None => self.holder.clone(),
-        };
+        });
         let new = Lock {
             waits_per_s,
             waiting,
@@ -89,6 +91,11 @@ impl Lock {
         known
             .map(|known| &known.0)
             .or(self.totals.holder.as_deref())
+    }
+
+    /// Who holds it, or, if that is not known, who held it last.
+    pub fn known_holder(&self) -> Option<&Holder> {
+        self.holder().or(self.holder.as_ref().map(|known| &known.0))
     }
 
     /// Who held it when somebody who waited for it was last looked at, and when that was.

@@ -30,7 +30,7 @@ use self::{
     causes::{Parts, Samples},
     circles::Circles,
     goroutines::GoProcesses,
-    hot::Hot,
+    hot::{Hot, Plain},
     late::{Allowance, Late},
     looks::Looks,
     owners::Known,
@@ -79,6 +79,7 @@ pub struct Watch {
     late: VecDeque<Late>,
     again: Allowance,
     hot: Vec<Hot>,
+    plain: Plain,
     circles: Circles,
     pieces: Pieces,
     samples: Samples,
@@ -135,6 +136,7 @@ impl Watch {
             late: VecDeque::new(),
             again: Allowance::default(),
             hot: Vec::new(),
+            plain: Plain::default(),
             circles: Circles::default(),
             pieces: Pieces::default(),
             samples: Samples::default(),
@@ -531,8 +533,7 @@ impl Watch {
                     if let Some(tid) = self.looks.latest(&totals.lock.id) {
                         totals.holder = self.holder_now(tid, began, &mut registers).map(Box::new);
                     }
-                    let open = matches!(totals.lock.class, LockClass::Futex | LockClass::PythonGil);
-                    if open && totals.pid.is_some() {
+                    if totals.pid.is_some() && hot::is_open(totals) {
                         hot.push(&mut **totals);
                     }
                 }

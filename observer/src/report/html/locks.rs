@@ -32,7 +32,16 @@ pub(super) fn section(page: &mut String, model: &Model) -> fmt::Result {
         .map(|(at, lock)| row(at, lock, model))
         .collect();
     let head = [
-        "lock", ">waits", ">total", ">p50", ">p99", ">max", ">now", "class", "process", "holder",
+        "lock",
+        ">waits",
+        ">total",
+        ">p50",
+        ">p99",
+        ">max",
+        ">now",
+        "class",
+        "process",
+        "last holder",
     ];
     table(page, "Locks by total wait", &head, &rows, true)?;
     left_out(page, all.len().saturating_sub(ROWS), "locks")?;
@@ -67,7 +76,7 @@ fn row(at: usize, lock: &Lock, model: &Model) -> Vec<String> {
         lock.waiters_now().to_string(),
         totals.lock.class.name().to_owned(),
         Esc(whose(lock)).to_string(),
-        Esc(holder(lock.holder())).to_string(),
+        Esc(holder(lock.known_holder())).to_string(),
     ]
 }
 
@@ -90,10 +99,10 @@ fn detail(page: &mut String, at: usize, lock: &Lock) -> fmt::Result {
         human(totals.total_ns),
         lock.waiters_now()
     )?;
-    if let Some(held_by) = lock.holder() {
+    if let Some(held_by) = lock.known_holder() {
         write!(
             page,
-            "<p>Holder: {} — {}</p>",
+            "<p>Holder, as last known: {} — {}</p>",
             Esc(holder(Some(held_by))),
             Esc(&held_by.evidence)
         )?;
