@@ -24,6 +24,20 @@ pub struct Deadlock {
     pub age_ns: Option<u64>,
 }
 
+impl Deadlock {
+    /// Who holds the lock that one of the tasks waits for, by name.
+    pub fn holder(&self, one: &DeadlockTask) -> String {
+        let holder = self
+            .tasks
+            .iter()
+            .find(|task| task.task.tid == one.waits_for);
+        holder.map_or_else(
+            || format!("thread {}", one.waits_for),
+            |holder| holder.task.to_string(),
+        )
+    }
+}
+
 /// One task of a deadlock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadlockTask {

@@ -14,18 +14,26 @@ const NAMED: usize = 4;
 /// What a run found, the worst first, in up to three sentences.
 pub fn summary_sentences(model: &Model) -> Vec<String> {
     let findings = by_gravity(model.findings().collect());
-    sentences(model, &findings, &[], blocked(model.goroutines()))
+    let deadlocks: Vec<&Deadlock> = model.deadlocks().collect();
+    sentences(
+        model,
+        &deadlocks,
+        &findings,
+        &[],
+        blocked(model.goroutines()),
+    )
 }
 
-/// The same of findings that are in order already, and of circumstances that no rule knows: a sentence each,
-/// the first of which comes before any finding that is not critical.
+/// The same of deadlocks that the model need not know, of findings that are in order already, and of circumstances
+/// that no rule knows: a sentence each, the first of which comes before any finding that is not critical.
 pub(super) fn sentences(
     model: &Model,
+    deadlocks: &[&Deadlock],
     findings: &[&Finding],
     circumstances: &[String],
     goroutines: u64,
 ) -> Vec<String> {
-    let grave = model.deadlocks().len() > 0
+    let grave = !deadlocks.is_empty()
         || findings
             .first()
             .is_some_and(|found| found.severity == Severity::Critical);
@@ -36,15 +44,23 @@ pub(super) fn sentences(
             if findings.is_empty() {
                 sentences.extend(costliest(model));
             } else {
-                sentences.push(worst(model, findings));
+                sentences.push(worst(model, deadlocks, findings));
             }
         }
         known => {
-            sentences.push(worst(model, findings));
+            sentences.push(worst(model, deadlocks, findings));
             sentences.extend(known.cloned().or_else(|| costliest(model)));
         }
     }
-    sentences.push(still(model, circumstances.is_empty(), goroutines));
+    let others = if !circumstances.is_empty() {
+        "other thread was seen"
+    } else if model.deadlocks().len() == 0 && !deadlocks.is_empty() {
+        // The watch was for some tasks of a process, and the look for all of them.
+        "thread that was watched was"
+    } else {
+        "thread was"
+    };
+    sentences.push(still(model, others, goroutines));
     sentences
 }
 
@@ -60,9 +76,10 @@ pub(super) fn by_gravity(mut findings: Vec<&Finding>) -> Vec<&Finding> {
     findings
 }
 
-fn worst(model: &Model, findings: &[&Finding]) -> String {
-    if let Some(deadlock) = model.deadlocks().next_back() {
-        return circle(deadlock, model.deadlocks().len());
+fn worst(model: &Model, deadlocks: &[&Deadlock], findings: &[&Finding]) -> String {
+    let latest = model.deadlocks().next_back();
+    if let Some(deadlock) = latest.or(deadlocks.first().copied()) {
+        return circle(deadlock, deadlocks.len());
     }
     match findings {
         [] => "No rule found anything wrong.".to_owned(),
@@ -147,7 +164,7 @@ fn costliest(model: &Model) -> Option<String> {
         (None, Some(pid)) => format!(" of process {pid}"),
         _ => String::new(),
     };
-    let holder = totals.holder.as_ref().and_then(|holder| {
+    let holder = lock.known_holder().and_then(|holder| {
         let tid = holder.tid?;
         let name = holder.comm.as_deref().unwrap_or("?");
         let doing = holder
@@ -190,8 +207,8 @@ fn may_be_idleness(wait: &InProgress) -> bool {
     ) || matches!(class, Some(LockClass::JvmPark | LockClass::GoRuntime))
 }
 
-/// `all`: nobody has been named yet.
-fn still(model: &Model, all: bool, goroutines: u64) -> String {
+/// `others`: what kind of thread was not held up if none is known to be.
+fn still(model: &Model, others: &str, goroutines: u64) -> String {
     let blocked = held_up(model);
     let held = blocked.iter().filter(|wait| !may_be_idleness(wait)).count();
     let idle = match blocked.len() - held {
@@ -202,8 +219,7 @@ fn still(model: &Model, all: bool, goroutines: u64) -> String {
         }
     };
     let who = match (held, blocked.first()) {
-        (0, _) | (_, None) if all => "No thread was held up at the end".to_owned(),
-        (0, _) | (_, None) => "No other thread was seen held up at the end".to_owned(),
+        (0, _) | (_, None) => format!("No {others} held up at the end"),
         (1, Some(oldest)) => format!("One thread was held up at the end: {}", one(oldest, model)),
         (count, Some(oldest)) => {
             format!(

@@ -56,7 +56,13 @@ impl<'a> Incident<'a> {
     pub fn summary(&self) -> Vec<String> {
         let circumstances = self.scene.circumstances(self.model);
         let goroutines = blocked_goroutines(self.scene.goroutines(self.model));
-        let mut sentences = sentences(self.model, &self.findings(), &circumstances, goroutines);
+        let mut sentences = sentences(
+            self.model,
+            &self.scene.deadlocks(self.model),
+            &self.findings(),
+            &circumstances,
+            goroutines,
+        );
         if let Some((why, dump)) = self.scene.unwatched.as_ref().zip(self.scene.dump.as_ref()) {
             // What is known of one moment must not be taken for more.
             let threads = dump.tasks.len();
@@ -327,11 +333,11 @@ fn deadlocks(all: &[&Deadlock]) -> Vec<Block> {
         )));
         for one in deadlock.tasks.iter().take(ROWS) {
             blocks.push(Block::List(vec![format!(
-                "{} waits for {} ({}), held by thread {} ({}: {})",
+                "{} waits for {} ({}), held by {} ({}: {})",
                 task(&one.task),
                 one.lock,
                 one.lock.class.name(),
-                one.waits_for,
+                deadlock.holder(one),
                 one.confidence.name(),
                 one.evidence
             )]));
@@ -364,11 +370,20 @@ fn lock_table(locks: &[&Lock], model: &Model) -> Vec<Block> {
             totals.lock.to_string(),
             totals.lock.class.name().to_owned(),
             whose,
-            holder(lock.holder()),
+            holder(lock.known_holder()),
         ]
     });
     let head = vec![
-        ">waits", ">total", ">p50", ">p99", ">max", ">now", "lock", "class", "process", "holder",
+        ">waits",
+        ">total",
+        ">p50",
+        ">p99",
+        ">max",
+        ">now",
+        "lock",
+        "class",
+        "process",
+        "last holder",
     ];
     let mut blocks = vec![Block::Table(head, rows.collect())];
     if locks.iter().any(|lock| lock.waiters_now() > 0) {

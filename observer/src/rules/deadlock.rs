@@ -45,10 +45,10 @@ fn diagnose(deadlock: &Deadlock) -> Diagnosis {
         .collect();
     let evidence = deadlock.tasks.iter().map(|one| {
         format!(
-            "{} waits for {}, held by thread {} ({}: {})",
+            "{} waits for {}, held by {} ({}: {})",
             one.task,
             one.lock,
-            one.waits_for,
+            deadlock.holder(one),
             one.confidence.name(),
             one.evidence
         )
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(findings[0].severity, Severity::Critical);
         assert_eq!(
             findings[0].evidence[0],
-            "t3/3 waits for lock_3, held by thread 7 (exact: owner in the lock's memory)"
+            "t3/3 waits for lock_3, held by t7/7 (exact: owner in the lock's memory)"
         );
     }
 

@@ -59,6 +59,57 @@ fn of_a_deadlock() {
     });
 }
 
+/// The program that users try first: each of the three sentences names what it is made to have.
+#[test]
+fn of_the_demo() {
+    alone(name!(), || {
+        let demo = Path::new(OBSERVER).with_file_name("examples/demo");
+        let mut demo = Command::new(demo)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = demo.id().to_string();
+        let began = Instant::now();
+        // Its deadlock forms when it has run for a while.
+        let by_process = loop {
+            let text = text(&triage(&["-p", &pid, "-d", "3s"]));
+            if text.starts_with("Deadlock") || began.elapsed() > Duration::from_secs(60) {
+                break text;
+            }
+        };
+        let by_name = text(&triage(&["--comm", "demo", "-d", "1s"]));
+        demo.kill().unwrap();
+        demo.wait().unwrap();
+        let sentences: Vec<&str> = by_process.lines().take(3).collect();
+        let begin = format!("Deadlock in demo {pid}: ");
+        for (sentence, parts) in sentences.iter().zip([
+            [&*begin, "transfer-a/", "(for demo::RIGHT)", "transfer-b/"],
+            [
+                "The costliest lock is demo::ACCOUNTS",
+                "demo ",
+                "waits of",
+                "last held by slow-holder/",
+            ],
+            [
+                "threads were held up at the end",
+                "transfer-",
+                "waiting for demo::",
+                "",
+            ],
+        ]) {
+            for part in parts {
+                assert!(sentence.contains(part), "{part}: {by_process}");
+            }
+        }
+        // The watch was for the one thread of that name, and the look for all of its process.
+        assert!(by_name.starts_with(&begin), "{by_name}");
+        let others = "No thread that was watched was held up at the end";
+        assert!(by_name.contains(others), "{by_name}");
+        Ok(())
+    });
+}
+
 #[test]
 fn makes_a_bundle() {
     alone(name!(), || {
