@@ -1,4 +1,4 @@
-//! How fast a recording is read into model and rules, on one CPU; `cargo xtask bench --only replay` runs it.
+//! How fast a recording is read into model and rules, on all CPUs and on one; `cargo xtask bench --only replay` runs it.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -127,12 +127,16 @@ fn rate(events: &[Event], name: &str) -> Result<f64> {
 
 #[test]
 fn speed() {
-    on_one_cpu();
     let waits = waits();
-    for (what, name) in [("plain", "a.jsonl"), ("compressed", "a.jsonl.zst")] {
-        let rate = rate(&waits, name).unwrap();
-        println!("waits, {what}: {rate:.0} events/s");
-    }
+    let both = |cpus: &str| {
+        for (what, name) in [("plain", "a.jsonl"), ("compressed", "a.jsonl.zst")] {
+            let rate = rate(&waits, name).unwrap();
+            println!("waits, {what}, {cpus}: {rate:.0} events/s");
+        }
+    };
+    both("all CPUs");
+    on_one_cpu();
+    both("one CPU");
     drop(waits);
     let none_twice = rate(&super::tests::events(EVENTS / 2), "a.jsonl.zst").unwrap();
     println!("no task or lock twice: {none_twice:.0} events/s");

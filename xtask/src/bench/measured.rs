@@ -60,17 +60,29 @@ pub(super) fn stacks() -> Result<Vec<Figure>> {
 pub(super) fn replay() -> Result<Vec<Figure>> {
     let text = told(&["--lib"], "record::speed::speed")?;
     let rates: Vec<f64> = text.lines().filter_map(rate).collect();
-    let [plain, compressed, none_twice] = rates[..] else {
+    let [
+        plain_all,
+        compressed_all,
+        plain_one,
+        compressed_one,
+        none_twice,
+    ] = rates[..]
+    else {
         bail!("the test told no rates:\n{text}");
     };
     let with_goal = |what: &str, rate| {
-        let what = format!("replay: waits of 64 tasks{what} into model and rules, one core");
+        let what = format!("replay: waits of 64 tasks, {what}");
         Figure::with_goal(&what, Some(rate), "a second", Goal::AtLeast(REPLAYED))
     };
     let other = "replay: waits in progress, no task and no lock twice, compressed";
     Ok(vec![
-        with_goal("", plain),
-        with_goal(", compressed,", compressed),
+        with_goal("into model and rules, all cores", plain_all),
+        with_goal(
+            "compressed, into model and rules, all cores",
+            compressed_all,
+        ),
+        with_goal("into model and rules, one core", plain_one),
+        with_goal("compressed, into model and rules, one core", compressed_one),
         Figure::new(other, Some(none_twice), "a second"),
     ])
 }
