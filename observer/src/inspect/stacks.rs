@@ -120,17 +120,16 @@ impl Process {
         })
     }
 
-    /// Reads the mappings again. True: there is other code than before.
-    fn refresh(&mut self) -> io::Result<bool> {
+    /// Reads the mappings again.
+    fn refresh(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        let changed = self.unwinder.refresh()?;
-        if changed {
+        if self.unwinder.refresh()? {
             self.modules.clear();
             self.stacks.clear();
             self.perf = None;
         }
         self.stale_at = stale_at(begun, FRESH);
-        Ok(changed)
+        Ok(())
     }
 
     fn unwind(&mut self, registers: &Registers) -> io::Result<RawStack> {
@@ -139,11 +138,12 @@ impl Process {
             raw.end,
             StackEnd::NotCode | StackEnd::NoUnwindInfo | StackEnd::UnreadableMemory
         );
-        // A library may have been loaded since, or a stack mapped.
-        if suspect && self.refresh()? {
-            return Ok(self.unwinder.unwind(registers));
+        if !suspect {
+            return Ok(raw);
         }
-        Ok(raw)
+        // A library may have been loaded since, or this very stack mapped, which is no other code.
+        self.refresh()?;
+        Ok(self.unwinder.unwind(registers))
     }
 
     /// A name from the process's own map, for code that is in no file.

@@ -155,6 +155,12 @@ impl<M: Memory> Unwinder<M> {
         }
     }
 
+    /// Has it know of the code only, as if everything else had been mapped since.
+    #[cfg(test)]
+    pub(super) fn forget_data(&mut self) {
+        self.mappings.retain(|mapping| mapping.executable);
+    }
+
     /// The mappings, in the order of their addresses.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings

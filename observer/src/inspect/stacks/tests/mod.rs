@@ -175,6 +175,13 @@ fn programs_without_tables_and_frame_pointers() {
                 .any(|frame| frame.scanned && frame.name.as_deref() == Some(name))
         };
         assert!(*thread != "mutex" || marked("lock_outer"), "{named:#?}");
+
+        // The same where the stack was mapped after the list of mappings was read.
+        let process = inspector.processes.get_mut(&running.pid()).unwrap();
+        process.stacks.clear();
+        process.unwinder.forget_data();
+        let again = inspector.stack(running.pid(), stack.tid, None).unwrap();
+        assert_eq!(again.end, StackEnd::Root, "{again:#?}");
     }
 }
 
