@@ -13,8 +13,18 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallTime(pub u64);
 
+/// Bytes of a time as it is written: the years up to 2554 that there are have four digits.
+const WRITTEN: usize = 30;
+
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.written()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl WallTime {
+    /// The text, ASCII.
+    pub(crate) fn written(self) -> [u8; WRITTEN] {
         // Civil date from days, by Howard Hinnant's `civil_from_days`; written out because a general
         // formatter costs more than all the rest of an event's line.
         let (secs, nanos) = (self.0 / SECOND, self.0 % SECOND);
@@ -28,13 +38,23 @@ impl fmt::Display for WallTime {
         let day = doy - (153 * mp + 2) / 5 + 1;
         let month = if mp < 10 { mp + 3 } else { mp - 9 };
         let year = yoe + era * 400 + u64::from(month <= 2);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{nanos:09}Z",
-            rest / 3_600,
-            rest / 60 % 60,
-            rest % 60
-        )
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        for (at, length, number) in [
+            (0, 4, year),
+            (5, 2, month),
+            (8, 2, day),
+            (11, 2, rest / 3_600),
+            (14, 2, rest / 60 % 60),
+            (17, 2, rest % 60),
+            (20, 9, nanos),
+        ] {
+            let mut left = number;
+            for digit in text[at..at + length].iter_mut().rev() {
+                *digit = b'0' + (left % 10) as u8;
+                left /= 10;
+            }
+        }
+        text
     }
 }
 

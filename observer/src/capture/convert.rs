@@ -1,6 +1,8 @@
 //! From the kernel's records to events: names, kinds, lock identities.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use ahash::HashMap;
 
 use observer_common::{
     Comm, LockKey, NR_NONE, TaskSlot, WOKEN, WaitRecord, WaitVector, comm_bytes, flag, kind, klock,
@@ -32,7 +34,7 @@ impl Converter {
             names: Names::default(),
             containers: Containers::default(),
             clock: Clock::now(),
-            locks: HashMap::new(),
+            locks: HashMap::default(),
             symbols: Symbols::default(),
         }
     }
@@ -165,16 +167,17 @@ impl Converter {
             comm: self.names.of(slot.waker_tid),
             goid: None,
         });
+        let lock = self.lock_of(slot);
         Wait {
             time: self.clock.wall(record.end_ns),
             mono_ns: record.end_ns,
             task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
-            kind: self.kind_of(slot),
+            kind: kind_of(slot, lock.as_ref()),
             dur_ns: slot.blocked_ns + slot.runqueue_ns,
             blocked_ns: split.then_some(slot.blocked_ns),
             runqueue_ns: split.then_some(slot.runqueue_ns),
             outcome: outcome_of(slot.outcome),
-            lock: self.lock_of(slot),
+            lock,
             locks: Vec::new(),
             holder: None,
             causes: std::collections::BTreeMap::new(),
@@ -186,14 +189,6 @@ impl Converter {
             stack: None,
             at_least: slot.flags & flag::SEEDED != 0,
             end_unseen: false,
-        }
-    }
-
-    /// What the task waits in: of a futex, what it is known to be a part of.
-    fn kind_of(&mut self, slot: &TaskSlot) -> Kind {
-        match self.lock_of(slot) {
-            Some(lock) if lock.class != LockClass::Futex => lock.class.kind(),
-            _ => Kind::of(slot.kind),
         }
     }
 
@@ -214,15 +209,16 @@ impl Converter {
         let name = self
             .names
             .of_waiting(slot.tid, Duration::from_nanos(age_ns));
+        let lock = self.lock_of(slot);
         Blocked {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
             task: self.named(slot.tgid, slot.tid, name),
-            kind: self.kind_of(slot),
+            kind: kind_of(slot, lock.as_ref()),
             age_ns,
             blocked_ns: runnable.then(|| slot.wake_ns.saturating_sub(slot.start_ns)),
             runqueue_ns: runnable.then(|| now_ns.saturating_sub(slot.wake_ns)),
-            lock: self.lock_of(slot),
+            lock,
             locks: Vec::new(),
             access: None,
             holder: None,
@@ -236,19 +232,18 @@ impl Converter {
 
     /// A wait whose end was lost: all that is known is that it was over at `now_ns`.
     pub(super) fn unseen_end(&mut self, slot: &TaskSlot, now_ns: u64) -> Wait {
+        let lock = self.lock_of(slot);
         Wait {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
             task: self.task(slot.tgid, slot.tid, None),
-            kind: self.kind_of(slot),
+            kind: kind_of(slot, lock.as_ref()),
             dur_ns: now_ns.saturating_sub(slot.start_ns),
             blocked_ns: None,
             runqueue_ns: None,
             outcome: None,
             // Which futex of several ended it would have been in the record.
-            lock: self
-                .lock_of(slot)
-                .filter(|_| slot.nr != syscall::FUTEX_WAITV),
+            lock: lock.filter(|_| slot.nr != syscall::FUTEX_WAITV),
             locks: Vec::new(),
             holder: None,
             causes: std::collections::BTreeMap::new(),
@@ -293,6 +288,14 @@ pub(super) fn key_of(slot: &TaskSlot) -> Option<LockKey> {
         tgid: slot.tgid,
         pad: 0,
     })
+}
+
+/// What the task waits in: of a futex, what it is known to be a part of.
+fn kind_of(slot: &TaskSlot, lock: Option<&LockRef>) -> Kind {
+    match lock {
+        Some(lock) if lock.class != LockClass::Futex => lock.class.kind(),
+        _ => Kind::of(slot.kind),
+    }
 }
 
 /// Class of a contended kernel lock, by the flags of its tracepoint.

@@ -478,7 +478,7 @@ impl Addr {
         clippy::trivially_copy_pass_by_ref,
         reason = "the serializer passes a reference"
     )]
-    fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         *self == Addr::NONE
     }
 }

@@ -1,12 +1,13 @@
 //! Names of threads and processes, from `/proc`, kept for a while.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::Read,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use ahash::HashMap;
 
 /// Names kept at most; beyond it the cache starts anew.
 const CAPACITY: usize = 65_536;
@@ -33,7 +34,7 @@ struct Known {
 impl Default for Names {
     fn default() -> Self {
         Names {
-            known: HashMap::new(),
+            known: HashMap::default(),
             fresh: FRESH,
         }
     }

@@ -1,11 +1,9 @@
 //! The waits that were looked at, by task, and which of them are for the same: what one look tells of a lock is noted
 //! for all its waits, and nothing else is gone through for it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
+
+use ahash::{HashMap, HashSet};
 
 use super::owners::{Known, Wanted};
 use crate::event::Blocked;
@@ -86,7 +84,7 @@ impl Looks {
     /// What is held by somebody, with the wait for it that was looked at last; what was not looked at for longest comes
     /// first.
     pub(super) fn oldest_first(&self) -> Vec<(Wanted, u32)> {
-        let mut latest: HashMap<Wanted, (Instant, u32)> = HashMap::new();
+        let mut latest: HashMap<Wanted, (Instant, u32)> = HashMap::default();
         for tid in &self.held {
             if let Some(known) = self.get(*tid)
                 && let Some(wanted) = known.wanted()

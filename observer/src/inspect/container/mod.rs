@@ -8,13 +8,13 @@ pub mod path;
 pub mod pods;
 
 use std::{
-    collections::HashMap,
     fs,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use ahash::HashMap;
 use anyhow::{Result, bail};
 
 use self::pods::Pods;
