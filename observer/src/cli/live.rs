@@ -49,8 +49,11 @@ impl Pulse {
         })
     }
 
-    /// Beats each `period` from now on.
+    /// Beats each `period` from the latest beat on.
     pub(crate) fn set_period(&mut self, period: Duration) {
+        self.next = (self.next + period)
+            .checked_sub(self.period)
+            .unwrap_or(self.next);
         self.period = period;
     }
 

@@ -329,7 +329,7 @@ impl<'a> Taker<'a> {
         registers: Option<Registers>,
     ) -> io::Result<Looked> {
         let (pid, tid) = (task.task.pid, task.task.tid);
-        let look = self.looker.look(pid, tid, registers, &|_| None)?;
+        let look = self.looker.look(pid, tid, registers, Some(&|_| None))?;
         if look.torn {
             self.torn += 1;
         }
@@ -409,7 +409,7 @@ impl<'a> Taker<'a> {
                 }
                 blocked.holder = None;
                 let (pid, tid) = (blocked.task.pid, blocked.task.tid);
-                if let Ok(look) = self.looker.look(pid, tid, None, &|_| None) {
+                if let Ok(look) = self.looker.look(pid, tid, None, Some(&|_| None)) {
                     watch::take(&mut blocked, &look);
                     known.insert(tid, blocked);
                 }

@@ -25,16 +25,18 @@ pub struct Deadlock {
 }
 
 impl Deadlock {
-    /// Who holds the lock that one of the tasks waits for, by name.
-    pub fn holder(&self, one: &DeadlockTask) -> String {
-        let holder = self
-            .tasks
-            .iter()
-            .find(|task| task.task.tid == one.waits_for);
-        holder.map_or_else(
-            || format!("thread {}", one.waits_for),
-            |holder| holder.task.to_string(),
-        )
+    /// The tasks, each with who holds the lock that it waits for, by name.
+    pub fn with_holders(&self) -> impl Iterator<Item = (&DeadlockTask, String)> {
+        let next = self.tasks.iter().cycle().skip(1);
+        self.tasks.iter().zip(next).map(|(one, next)| {
+            // What was read from a file may be in another order.
+            let holder = if next.task.tid == one.waits_for {
+                next.task.to_string()
+            } else {
+                format!("thread {}", one.waits_for)
+            };
+            (one, holder)
+        })
     }
 }
 

@@ -135,9 +135,12 @@ pub fn futex_call(registers: &Registers) -> Option<FutexCall> {
     Some(call)
 }
 
+/// The thread that was last seen to wake waiters of a futex. `None`: a holder is told only where memory names it, and is
+/// not inferred, for which the stacks of all other threads are read.
+pub type Waker<'a> = Option<&'a dyn Fn(u64) -> Option<u32>>;
+
 impl Looker {
-    /// Looks at thread `tid` of process `pid`. `given`: its registers, where they are known. `waker`: the thread
-    /// that was last seen to wake waiters of a futex.
+    /// Looks at thread `tid` of process `pid`. `given`: its registers, where they are known.
     ///
     /// # Errors
     /// The kernel's: the thread is gone, or no permission to read its process.
@@ -146,7 +149,7 @@ impl Looker {
         pid: u32,
         tid: u32,
         given: Option<Registers>,
-        waker: &dyn Fn(u64) -> Option<u32>,
+        waker: Waker<'_>,
     ) -> io::Result<Look> {
         let blocked = self.inspector.stack(pid, tid, given)?;
         let process = self.processes.of(pid);
@@ -165,7 +168,7 @@ impl Looker {
         &mut self,
         blocked: &Arc<BlockedStack>,
         process: &Process,
-        waker: &dyn Fn(u64) -> Option<u32>,
+        waker: Waker<'_>,
     ) -> Look {
         let (pid, tid) = (blocked.pid, blocked.tid);
         // The same wait as before: only the holder may have changed.

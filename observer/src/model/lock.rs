@@ -23,13 +23,18 @@ pub struct Lock {
     pub(super) ended_ns: u64,
     /// Sum of the starts of their waits.
     pub(super) starts_ns: u128,
-    /// Who held it by the latest event of a task that waited for it, and when that was.
+    /// Who held it by the latest event that names somebody, or else of a task that waited for it, and when that was.
     pub(super) holder: Option<Box<(Holder, u64)>>,
 }
 
 impl Lock {
     pub(super) fn new(totals: LockTotals, has_totals: bool) -> Lock {
+        let holder = totals
+            .holder
+            .as_deref()
+            .filter(|holder| holder.tid.is_some());
         Lock {
+            holder: holder.map(|holder| Box::new((holder.clone(), totals.mono_ns))),
             totals,
             has_totals,
             waits_per_s: 0.0,
@@ -37,7 +42,6 @@ impl Lock {
             waiters: 0,
             ended_ns: 0,
             starts_ns: 0,
-            holder: None,
         }
     }
 
@@ -48,20 +52,19 @@ impl Lock {
         waits_per_s: f64,
         waiting: f64,
     ) {
-        let at = |holder: &Box<Holder>| Box::new(((**holder).clone(), totals.mono_ns));
-        let holder = totals.holder.as_ref().map(at);
-        let holder = holder.or_else(|| match Arc::get_mut(self) {
-            Some(lock) => lock.holder.take(),
-            None => self.holder.clone(),
-        });
-        let new = Lock {
+        let mut new = Lock {
             waits_per_s,
             waiting,
             waiters: self.waiters,
             starts_ns: self.starts_ns,
-            holder,
             ..Lock::new(totals, true)
         };
+        if new.holder.is_none() {
+            new.holder = match Arc::get_mut(self) {
+                Some(lock) => lock.holder.take(),
+                None => self.holder.clone(),
+            };
+        }
         match Arc::get_mut(self) {
             Some(lock) => *lock = new,
             None => *self = Arc::new(new),
@@ -85,7 +88,7 @@ impl Lock {
         self.totals.waiters_now.max(self.waiters)
     }
 
-    /// Who holds it, as far as somebody has waited for it long enough to be looked at.
+    /// Who holds it, as far as somebody who waits for it was looked at.
     pub fn holder(&self) -> Option<&Holder> {
         let known = self.holder.as_ref().filter(|_| self.waiters > 0);
         known
@@ -95,7 +98,10 @@ impl Lock {
 
     /// Who holds it, or, if that is not known, who held it last.
     pub fn known_holder(&self) -> Option<&Holder> {
-        self.holder().or(self.holder.as_ref().map(|known| &known.0))
+        let is_named = |holder: &&Holder| holder.tid.is_some();
+        let last = self.holder.as_ref().map(|known| &known.0);
+        let now = self.holder();
+        now.filter(is_named).or(last.filter(is_named)).or(now)
     }
 
     /// Who held it when somebody who waited for it was last looked at, and when that was.

@@ -52,13 +52,15 @@ pub(super) fn sentences(
             sentences.extend(known.cloned().or_else(|| costliest(model)));
         }
     }
-    let others = if !circumstances.is_empty() {
-        "other thread was seen"
-    } else if model.deadlocks().len() == 0 && !deadlocks.is_empty() {
+    let watched = |tid| model.tasks().any(|totals| totals.task.tid == tid);
+    let mut tasks = deadlocks.iter().flat_map(|deadlock| &deadlock.tasks);
+    let others = if circumstances.is_empty() && deadlocks.is_empty() {
+        "thread was"
+    } else if circumstances.is_empty() && !tasks.any(|one| watched(one.task.tid)) {
         // The watch was for some tasks of a process, and the look for all of them.
         "thread that was watched was"
     } else {
-        "thread was"
+        "other thread was seen"
     };
     sentences.push(still(model, others, goroutines));
     sentences

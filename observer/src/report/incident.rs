@@ -331,13 +331,13 @@ fn deadlocks(all: &[&Deadlock]) -> Vec<Block> {
             deadlock.tasks.len(),
             deadlock.confidence.name()
         )));
-        for one in deadlock.tasks.iter().take(ROWS) {
+        for (one, holder) in deadlock.with_holders().take(ROWS) {
             blocks.push(Block::List(vec![format!(
                 "{} waits for {} ({}), held by {} ({}: {})",
                 task(&one.task),
                 one.lock,
                 one.lock.class.name(),
-                deadlock.holder(one),
+                holder,
                 one.confidence.name(),
                 one.evidence
             )]));

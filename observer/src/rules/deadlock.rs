@@ -43,12 +43,12 @@ fn diagnose(deadlock: &Deadlock) -> Diagnosis {
         .iter()
         .map(|one| one.task.tid.to_string())
         .collect();
-    let evidence = deadlock.tasks.iter().map(|one| {
+    let evidence = deadlock.with_holders().map(|(one, holder)| {
         format!(
             "{} waits for {}, held by {} ({}: {})",
             one.task,
             one.lock,
-            deadlock.holder(one),
+            holder,
             one.confidence.name(),
             one.evidence
         )

@@ -344,9 +344,8 @@ fn row(key: RuntimeKey, sum: &Sum<'_>, whole: Option<&Whole<'_>>, model: &Model)
     if let Some(all) = sum.goroutines {
         goroutines(&mut row, all);
     } else if let Some((lock, _)) = sum.hottest {
-        let last = lock.last_holder().map(|(holder, _)| holder);
         row.lock = Some(lock.totals.lock.clone());
-        row.holder = lock.holder().or(last).cloned();
+        row.holder = lock.known_holder().cloned();
     } else if let Some(wait) = sum.oldest {
         row.lock.clone_from(&wait.event.lock);
         row.holder.clone_from(&wait.event.holder);

@@ -10,8 +10,10 @@ use crate::{
     inspect::look::Lock,
 };
 
-/// Locks that are looked at each interval: the hottest.
+/// Locks without a class that are looked at each interval: the hottest. And those of which only the holder is asked
+/// for, which change each time, and take no places from the others.
 const LOCKS: usize = 8;
+const HELD: usize = 4;
 /// Looks at one lock each interval, at most.
 const TRIES: u32 = 20;
 
@@ -22,8 +24,9 @@ const MAX_COUNTED: usize = 1_024;
 
 /// Is there something about it that a look at a waiter may tell?
 pub(super) fn is_open(totals: &LockTotals) -> bool {
-    has_no_class(totals.lock.class)
-        || (totals.lock.class.is_held() && totals.holder.is_none() && totals.waiters_now > 0)
+    let asks_for_holder = totals.lock.class.is_held() && totals.holder.is_none();
+    let has_futex = totals.pid.is_some() && !totals.lock.addr.is_none();
+    has_futex && (has_no_class(totals.lock.class) || (asks_for_holder && totals.waiters_now > 0))
 }
 
 /// The interpreter's lock has one, but its holder changes all the time.
@@ -49,7 +52,7 @@ impl Plain {
     }
 }
 
-/// A lock whose class is not known yet.
+/// A lock to be looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hot {
     pid: u32,
@@ -64,13 +67,19 @@ impl Hot {
 }
 
 impl Watch {
-    /// Looks at the hottest locks of an interval that are not known yet.
+    /// Looks at the hottest locks of an interval of which something is not known.
     pub(super) fn look_at_hot(&mut self, mut totals: Vec<&mut LockTotals>) {
         if !totals.is_empty() {
             self.hot.clear();
         }
         totals.sort_by_key(|totals| std::cmp::Reverse(totals.total_ns));
-        for totals in totals.into_iter().take(LOCKS) {
+        let is_new = |totals: &&mut LockTotals| has_no_class(totals.lock.class);
+        let (new, held): (Vec<_>, Vec<_>) = totals.into_iter().partition(is_new);
+        for totals in new
+            .into_iter()
+            .take(LOCKS)
+            .chain(held.into_iter().take(HELD))
+        {
             let Some(pid) = totals.pid else { continue };
             let mut hot = Hot {
                 pid,
@@ -92,7 +101,12 @@ impl Watch {
             } else if !is_known {
                 continue;
             }
-            totals.holder = lock.holder.map(Box::new);
+            // That nobody is known says less than who was known before.
+            let mut holder = lock.holder.filter(|holder| holder.tid.is_some());
+            if let Some(holder) = &mut holder {
+                self.describe_holder(holder);
+            }
+            totals.holder = holder.map(Box::new);
         }
     }
 
@@ -107,7 +121,7 @@ impl Watch {
     fn look_once(&mut self, mut hot: Hot) -> Option<Lock> {
         hot.tries = hot.tries.checked_sub(1)?;
         let lock = self.capture.a_waiter(hot.pid, hot.futex).and_then(|tid| {
-            let look = self.looker.look(hot.pid, tid, None, &|_| None).ok()?;
+            let look = self.looker.look(hot.pid, tid, None, None).ok()?;
             look.lock
         });
         let is_plain = |lock: &Lock| lock.class == LockClass::Futex;

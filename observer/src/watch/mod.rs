@@ -427,7 +427,7 @@ impl Watch {
         let given = registers.of(&mut self.capture, pid, tid);
         let capture = &self.capture;
         let waker = |futex| capture.waker(pid, futex);
-        match self.looker.look(pid, tid, given, &waker) {
+        match self.looker.look(pid, tid, given, Some(&waker)) {
             Ok(mut look) => {
                 if let Some(told) = &mut look.told {
                     if told.kind == Kind::PostgresLock {
@@ -533,7 +533,7 @@ impl Watch {
                     if let Some(tid) = self.looks.latest(&totals.lock.id) {
                         totals.holder = self.holder_now(tid, began, &mut registers).map(Box::new);
                     }
-                    if totals.pid.is_some() && hot::is_open(totals) {
+                    if hot::is_open(totals) {
                         hot.push(&mut **totals);
                     }
                 }

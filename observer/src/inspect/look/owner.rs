@@ -1,7 +1,7 @@
 //! Who holds the lock that a blocked thread waits for: by the lock's memory, by the stacks of other threads, by who was
 //! last seen to wake its waiters.
 
-use super::{Looker, futex_call};
+use super::{Looker, Waker, futex_call};
 use crate::{
     event::{Holder, LockClass},
     inspect::{
@@ -24,7 +24,7 @@ impl Looker {
         described: &Described,
         call: FutexCall,
         process: &Process,
-        waker: &dyn Fn(u64) -> Option<u32>,
+        waker: Waker<'_>,
     ) -> Option<Holder> {
         if !described.class.is_held() {
             return None;
@@ -42,8 +42,8 @@ impl Looker {
             }
             Owner::Died(tid) => Found::ended(tid),
             // Of several readers, one that is found is no more to blame than the others.
-            Owner::Readers(1) => self
-                .by_stack(blocked, described, &call)
+            Owner::Readers(1) => waker
+                .and_then(|_| self.by_stack(blocked, described, &call))
                 .unwrap_or_else(|| Found::unknown("held by 1 reader, who is not recorded")),
             Owner::Readers(count) => {
                 Found::unknown(format!("held by {count} readers, who are not recorded"))
@@ -58,22 +58,9 @@ impl Looker {
                 let python = process.python.as_ref()?;
                 python::holder(blocked.pid, blocked.tid, python, call.addr)
             }
-            Owner::Unrecorded => match self.by_stack(blocked, described, &call) {
-                Some(found) => found,
-                // A word of the thread's own says nothing of the lock: who woke it last did so for another.
-                None => match waker(call.addr).filter(|_| described.base.is_some()) {
-                    Some(tid)
-                        if tid != blocked.tid && !self.waits_for(blocked.pid, tid, call.addr) =>
-                    {
-                        Found::likely(
-                            blocked.pid,
-                            tid,
-                            "the last to wake its waiters, and not waiting for it since",
-                        )
-                    }
-                    _ => Found::unknown("this class of lock does not record it"),
-                },
-            },
+            Owner::Unrecorded => waker
+                .and_then(|waker| self.inferred(blocked, described, &call, waker))
+                .unwrap_or_else(|| Found::unknown("this class of lock does not record it")),
         };
         Some(found.holder(&mut self.activity))
     }
@@ -110,6 +97,25 @@ impl Looker {
             return Found::unknown("the owner in the lock's memory is a thread of another process");
         }
         Found::ended(tid)
+    }
+
+    /// A holder that no memory names.
+    fn inferred(
+        &mut self,
+        blocked: &BlockedStack,
+        described: &Described,
+        call: &FutexCall,
+        waker: &dyn Fn(u64) -> Option<u32>,
+    ) -> Option<Found> {
+        if let Some(found) = self.by_stack(blocked, described, call) {
+            return Some(found);
+        }
+        // A word of the thread's own says nothing of the lock: who woke it last did so for another.
+        described.base?;
+        let tid = waker(call.addr)?;
+        let evidence = "the last to wake its waiters, and not waiting for it since";
+        (tid != blocked.tid && !self.waits_for(blocked.pid, tid, call.addr))
+            .then(|| Found::likely(blocked.pid, tid, evidence))
     }
 
     /// The only other thread that has the lock's address on its stack and does not wait for it; or that is in
