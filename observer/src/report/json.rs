@@ -58,23 +58,17 @@ fn wait(out: &mut Vec<u8>, wait: &Wait) -> serde_json::Result<()> {
     task_ref(out, task)?;
     word(out, ",\"kind\":\"", kind.name());
     number(out, ",\"dur_ns\":", *dur_ns);
-    some(blocked_ns, |ns| number(out, ",\"blocked_ns\":", *ns));
-    some(runqueue_ns, |ns| number(out, ",\"runqueue_ns\":", *ns));
-    some(outcome, |of| word(out, ",\"outcome\":\"", of.name()));
+    some(*blocked_ns, |ns| number(out, ",\"blocked_ns\":", ns));
+    some(*runqueue_ns, |ns| number(out, ",\"runqueue_ns\":", ns));
+    some(*outcome, |of| word(out, ",\"outcome\":\"", of.name()));
     if let Some(lock) = lock {
         put(out, ",\"lock\":");
         lock_ref(out, lock)?;
     }
-    if !locks.is_empty() {
-        rest(out, ",\"locks\":", locks)?;
-    }
+    rest(out, ",\"locks\":", (!locks.is_empty()).then_some(locks))?;
     text(out, ",\"mode\":", mode.as_deref())?;
-    if let Some(holder) = holder {
-        rest(out, ",\"holder\":", holder)?;
-    }
-    if !causes.is_empty() {
-        rest(out, ",\"causes\":", causes)?;
-    }
+    rest(out, ",\"holder\":", holder.as_ref())?;
+    rest(out, ",\"causes\":", (!causes.is_empty()).then_some(causes))?;
     if let Some(waker) = waker {
         put(out, ",\"waker\":");
         waker_ref(out, waker)?;
@@ -82,9 +76,7 @@ fn wait(out: &mut Vec<u8>, wait: &Wait) -> serde_json::Result<()> {
     text(out, ",\"syscall\":", syscall.as_deref())?;
     text(out, ",\"probe\":", probe.as_deref())?;
     text(out, ",\"ended_by\":", ended_by.as_deref())?;
-    if let Some(stack) = stack {
-        rest(out, ",\"stack\":", stack)?;
-    }
+    rest(out, ",\"stack\":", stack.as_ref())?;
     if *at_least {
         put(out, ",\"at_least\":true");
     }
@@ -110,12 +102,10 @@ fn task_ref(out: &mut Vec<u8>, task: &TaskRef) -> serde_json::Result<()> {
     number(out, ",\"tid\":", u64::from(*tid));
     text(out, ",\"comm\":", comm.as_deref())?;
     text(out, ",\"process\":", process.as_deref())?;
-    if let Some(container) = container {
-        rest(out, ",\"container\":", container)?;
-    }
-    some(ns_pid, |pid| number(out, ",\"ns_pid\":", u64::from(*pid)));
-    some(ns_tid, |tid| number(out, ",\"ns_tid\":", u64::from(*tid)));
-    some(goid, |goid| number(out, ",\"goid\":", *goid));
+    rest(out, ",\"container\":", container.as_ref())?;
+    some(*ns_pid, |pid| number(out, ",\"ns_pid\":", u64::from(pid)));
+    some(*ns_tid, |tid| number(out, ",\"ns_tid\":", u64::from(tid)));
+    some(*goid, |goid| number(out, ",\"goid\":", goid));
     out.push(b'}');
     Ok(())
 }
@@ -155,12 +145,12 @@ fn waker_ref(out: &mut Vec<u8>, waker: &Waker) -> serde_json::Result<()> {
     number(out, "{\"pid\":", u64::from(*pid));
     number(out, ",\"tid\":", u64::from(*tid));
     text(out, ",\"comm\":", comm.as_deref())?;
-    some(goid, |goid| number(out, ",\"goid\":", *goid));
+    some(*goid, |goid| number(out, ",\"goid\":", goid));
     out.push(b'}');
     Ok(())
 }
 
-fn some<T>(value: &Option<T>, write: impl FnOnce(&T)) {
+fn some<T>(value: Option<T>, write: impl FnOnce(T)) {
     if let Some(value) = value {
         write(value);
     }
@@ -217,8 +207,9 @@ fn text(out: &mut Vec<u8>, before: &str, text: Option<&str>) -> serde_json::Resu
     Ok(())
 }
 
-/// What is written before it, and a value that is rare.
-fn rest(out: &mut Vec<u8>, before: &str, value: &impl Serialize) -> serde_json::Result<()> {
+/// What is written before it, and a value that is rare, if there is one.
+fn rest(out: &mut Vec<u8>, before: &str, value: Option<&impl Serialize>) -> serde_json::Result<()> {
+    let Some(value) = value else { return Ok(()) };
     put(out, before);
     serde_json::to_writer(out, value)
 }
