@@ -74,7 +74,7 @@ fn of_the_demo() {
         // Its deadlock forms when it has run for a while.
         let by_process = loop {
             let text = text(&triage(&["-p", &pid, "-d", "3s"]));
-            if text.starts_with("Deadlock") || began.elapsed() > Duration::from_secs(60) {
+            if text.starts_with("Deadlock") || began.elapsed() > Duration::from_mins(1) {
                 break text;
             }
         };
