@@ -66,7 +66,7 @@ impl Pulse {
                 None => std::future::pending().await,
             }
         };
-        let reason = tokio::select! {
+        Some(tokio::select! {
             biased;
             _ = self.interrupt.recv() => Reason::Stopped,
             _ = self.terminate.recv() => Reason::Stopped,
@@ -77,8 +77,7 @@ impl Pulse {
                 self.next = Instant::now() + self.period;
                 return None;
             }
-        };
-        Some(reason)
+        })
     }
 }
 

@@ -99,9 +99,9 @@ impl Lock {
     /// Who holds it, or, if that is not known, who held it last.
     pub fn known_holder(&self) -> Option<&Holder> {
         let is_named = |holder: &&Holder| holder.tid.is_some();
-        let last = self.holder.as_ref().map(|known| &known.0);
-        let now = self.holder();
-        now.filter(is_named).or(last.filter(is_named)).or(now)
+        let (now, last) = (self.holder(), self.last_holder());
+        let last = last.map(|(holder, _)| holder).filter(is_named);
+        now.filter(is_named).or(last).or(now)
     }
 
     /// Who held it when somebody who waited for it was last looked at, and when that was.

@@ -52,7 +52,7 @@ pub(super) fn sentences(
             sentences.extend(known.cloned().or_else(|| costliest(model)));
         }
     }
-    let watched = |tid| model.tasks().any(|totals| totals.task.tid == tid);
+    let watched = |tid| model.task(tid).is_some();
     let mut tasks = deadlocks.iter().flat_map(|deadlock| &deadlock.tasks);
     let others = if circumstances.is_empty() && deadlocks.is_empty() {
         "thread was"
