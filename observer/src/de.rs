@@ -75,6 +75,22 @@ impl Place {
         self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(ODD);
     }
 
+    /// Of 32 bytes, all at once.
+    #[inline]
+    pub(crate) fn of_head(head: &[u8; 32]) -> Place {
+        const ODD: [u64; 4] = [
+            0x9e37_79b9_7f4a_7c15,
+            0xbf58_476d_1ce4_e5b9,
+            0x94d0_49bb_1331_11eb,
+            0xd6e8_feb8_6659_fd93,
+        ];
+        let (words, _) = head.as_chunks::<8>();
+        let parts = words.iter().zip(ODD);
+        Place(parts.fold(0, |sum, (word, odd)| {
+            sum ^ u64::from_le_bytes(*word).wrapping_mul(odd)
+        }))
+    }
+
     /// One of so many slots, as a power of two. The highest bits: each bit of the words is in them.
     #[inline]
     pub(crate) fn slot(self, log: u32) -> usize {

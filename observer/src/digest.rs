@@ -26,7 +26,7 @@ pub fn feed(model: &mut Model, rules: &mut Rules, event: Event, out: &mut Vec<Ev
     let findings = ask(model, rules, event);
     let count = findings.len() as u64;
     for finding in findings {
-        let finding = Event::Finding(finding);
+        let finding = Event::from(finding);
         model.apply(finding.clone());
         out.push(finding);
     }
@@ -38,7 +38,7 @@ pub fn absorb(model: &mut Model, rules: &mut Rules, event: Event) -> u64 {
     let findings = ask(model, rules, event);
     let count = findings.len() as u64;
     for finding in findings {
-        model.apply(Event::Finding(finding));
+        model.apply(Event::from(finding));
     }
     count
 }
@@ -62,7 +62,7 @@ mod tests {
             events.push(waiter(tid).at(2).long(60).held_by(9, "running").blocked());
         }
         for second in 0..12 {
-            events.push(Event::Cost(CostReport {
+            events.push(Event::from(CostReport {
                 time: WallTime(0),
                 mono_ns: NOW + second * SECOND,
                 cost: Cost::default(),

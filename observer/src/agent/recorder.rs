@@ -187,7 +187,7 @@ mod tests {
     };
 
     fn event(mono_ns: u64) -> Event {
-        Event::Cost(CostReport {
+        Event::from(CostReport {
             time: WallTime(mono_ns),
             mono_ns,
             cost: Cost {

@@ -87,7 +87,7 @@ mod tests {
     };
 
     fn finding(severity: Severity) -> Event {
-        Event::Finding(Finding {
+        Event::from(Finding {
             time: WallTime(0),
             mono_ns: 1,
             rule: "r".into(),

@@ -24,7 +24,7 @@ pub(super) struct Converter {
     pub(super) names: Names,
     pub(super) containers: Containers,
     pub(super) clock: Clock,
-    locks: HashMap<LockKey, LockRef>,
+    locks: HashMap<LockKey, Arc<LockRef>>,
     pub(super) symbols: Symbols,
 }
 
@@ -40,7 +40,7 @@ impl Converter {
     }
 
     /// A task as events name it.
-    pub(super) fn task(&mut self, tgid: u32, tid: u32, comm: Option<&Comm>) -> TaskRef {
+    pub(super) fn task(&mut self, tgid: u32, tid: u32, comm: Option<&Comm>) -> Arc<TaskRef> {
         let name = match comm {
             Some(comm) => self.names.learn(tid, &comm_bytes(comm)),
             None => self.names.of(tid),
@@ -48,7 +48,7 @@ impl Converter {
         self.named(tgid, tid, name)
     }
 
-    fn named(&mut self, tgid: u32, tid: u32, name: Option<Arc<str>>) -> TaskRef {
+    fn named(&mut self, tgid: u32, tid: u32, name: Option<Arc<str>>) -> Arc<TaskRef> {
         // A process is called as its first thread: of that there are not two names in one event.
         let process = if tid == tgid {
             name.clone()
@@ -61,17 +61,17 @@ impl Converter {
             ..TaskRef::new(tgid, tid)
         };
         self.containers.complete(&mut task);
-        task
+        Arc::new(task)
     }
 
     /// The lock at an address: private to the process unless the operation and the mapping say that
     /// others can share it. The same shared futex has one identity in all its processes.
-    pub(super) fn lock(&mut self, key: LockKey, op: u32) -> LockRef {
+    pub(super) fn lock(&mut self, key: LockKey, op: u32) -> Arc<LockRef> {
         if key.tgid == 0 {
             return self.kernel_lock(key.addr, op, &[]);
         }
         if let Some(lock) = self.locks.get(&key) {
-            return lock.clone();
+            return Arc::clone(lock);
         }
         let mapping = if op & futex_op::PRIVATE == 0 {
             maps::find(key.tgid, key.addr).filter(|mapping| mapping.shared)
@@ -83,20 +83,21 @@ impl Converter {
             futex_op::LOCK_PI | futex_op::LOCK_PI2 => LockClass::FutexPi,
             _ => LockClass::Futex,
         };
-        let lock = LockRef {
+        let lock = Arc::new(LockRef {
             id,
             class,
             name: None,
             addr: Addr(key.addr),
             shared: mapping.is_some(),
-        };
-        self.remember(key, lock.clone());
+        });
+        self.remember(key, Arc::clone(&lock));
         lock
     }
 
     /// Takes what a look at a waiting thread told of a lock: from now on every event names it so.
     pub(super) fn learn(&mut self, key: LockKey, class: LockClass, name: Option<Arc<str>>) {
         if let Some(lock) = self.locks.get_mut(&key) {
+            let lock = Arc::make_mut(lock);
             lock.class = class;
             lock.name = name;
         }
@@ -104,7 +105,7 @@ impl Converter {
 
     /// A lock inside the kernel, named by its symbol or by the function that asked for it: the first one
     /// on `stack` that is not about locking or tracing itself.
-    pub(super) fn kernel_lock(&mut self, addr: u64, flags: u32, stack: &[u64]) -> LockRef {
+    pub(super) fn kernel_lock(&mut self, addr: u64, flags: u32, stack: &[u64]) -> Arc<LockRef> {
         let key = LockKey {
             addr,
             ..LockKey::default()
@@ -112,25 +113,25 @@ impl Converter {
         if let Some(lock) = self.locks.get(&key)
             && (lock.name.is_some() || stack.is_empty())
         {
-            return lock.clone();
+            return Arc::clone(lock);
         }
         let symbols = self.symbols.kernel();
         let name = symbols.data(addr).map(Arc::from).or_else(|| {
             let caller = stack.iter().find_map(|ip| symbols.caller(*ip))?;
             Some(Arc::from(format!("in {caller}")))
         });
-        let lock = LockRef {
+        let lock = Arc::new(LockRef {
             id: format!("kernel:{addr:#x}").into(),
             class: kernel_class(flags),
             name,
             addr: Addr(addr),
             shared: false,
-        };
-        self.remember(key, lock.clone());
+        });
+        self.remember(key, Arc::clone(&lock));
         lock
     }
 
-    fn remember(&mut self, key: LockKey, lock: LockRef) {
+    fn remember(&mut self, key: LockKey, lock: Arc<LockRef>) {
         if self.locks.len() >= MAX_LOCKS {
             self.locks.clear();
         }
@@ -138,11 +139,11 @@ impl Converter {
     }
 
     /// The lock that a wait is for, if it is for one that has an address.
-    fn lock_of(&mut self, slot: &TaskSlot) -> Option<LockRef> {
+    fn lock_of(&mut self, slot: &TaskSlot) -> Option<Arc<LockRef>> {
         key_of(slot).map(|key| self.lock(key, slot.op))
     }
 
-    pub(super) fn locks_of(&mut self, tgid: u32, vector: &WaitVector) -> Vec<LockRef> {
+    pub(super) fn locks_of(&mut self, tgid: u32, vector: &WaitVector) -> Vec<Arc<LockRef>> {
         let length = (vector.len as usize).min(vector.futexes.len());
         vector.futexes[..length]
             .iter()
@@ -161,18 +162,20 @@ impl Converter {
     pub(super) fn wait(&mut self, record: &WaitRecord) -> Wait {
         let slot = &record.slot;
         let split = slot.flags & flag::SPLIT != 0;
-        let waker = (slot.waker_tid != 0 && has_waker(slot)).then(|| Waker {
-            pid: slot.waker_tgid,
-            tid: slot.waker_tid,
-            comm: self.names.of(slot.waker_tid),
-            goid: None,
+        let waker = (slot.waker_tid != 0 && has_waker(slot)).then(|| {
+            Arc::new(Waker {
+                pid: slot.waker_tgid,
+                tid: slot.waker_tid,
+                comm: self.names.of(slot.waker_tid),
+                goid: None,
+            })
         });
         let lock = self.lock_of(slot);
         Wait {
             time: self.clock.wall(record.end_ns),
             mono_ns: record.end_ns,
             task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
-            kind: kind_of(slot, lock.as_ref()),
+            kind: kind_of(slot, lock.as_deref()),
             dur_ns: slot.blocked_ns + slot.runqueue_ns,
             blocked_ns: split.then_some(slot.blocked_ns),
             runqueue_ns: split.then_some(slot.runqueue_ns),
@@ -214,7 +217,7 @@ impl Converter {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
             task: self.named(slot.tgid, slot.tid, name),
-            kind: kind_of(slot, lock.as_ref()),
+            kind: kind_of(slot, lock.as_deref()),
             age_ns,
             blocked_ns: runnable.then(|| slot.wake_ns.saturating_sub(slot.start_ns)),
             runqueue_ns: runnable.then(|| now_ns.saturating_sub(slot.wake_ns)),
@@ -237,7 +240,7 @@ impl Converter {
             time: self.clock.wall(now_ns),
             mono_ns: now_ns,
             task: self.task(slot.tgid, slot.tid, None),
-            kind: kind_of(slot, lock.as_ref()),
+            kind: kind_of(slot, lock.as_deref()),
             dur_ns: now_ns.saturating_sub(slot.start_ns),
             blocked_ns: None,
             runqueue_ns: None,

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap as Map,
     fs::File,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -272,12 +273,12 @@ impl Goroutines {
         let parked = &record.parked;
         let meaning = process.parks.meaning(parked.reason, parked.lock)?;
         let mut task = converter.task(record.tgid, parked.tid, None);
-        task.goid = Some(parked.goid);
+        Arc::make_mut(&mut task).goid = Some(parked.goid);
         let by = converter.task(record.tgid, record.waker_tid, None);
         let waker = Waker {
             pid: record.tgid,
             tid: record.waker_tid,
-            comm: by.comm,
+            comm: by.comm.clone(),
             goid: Some(record.waker),
         };
         let dur_ns = record.end_ns.saturating_sub(parked.start_ns);
@@ -297,13 +298,13 @@ impl Goroutines {
             blocked_ns: Some(dur_ns),
             runqueue_ns: None,
             outcome: Some(Outcome::Woken),
-            lock,
+            lock: lock.map(Arc::new),
             locks: Vec::new(),
             mode: Some(meaning.reason),
             holder: None,
             causes: std::collections::BTreeMap::new(),
             // Timers and the poller are nobody.
-            waker: (record.waker != 0).then_some(waker),
+            waker: (record.waker != 0).then_some(waker.into()),
             syscall: None,
             probe: Some(PROBE.into()),
             ended_by: None,

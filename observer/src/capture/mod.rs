@@ -364,7 +364,7 @@ impl Capture {
         if let Some(usdt) = &mut self.loaded.usdt {
             usdt.allow(step == Step::Full);
         }
-        out.push(Event::Budget(BudgetStep {
+        out.push(Event::from(BudgetStep {
             time: self.converter.clock.wall(now),
             mono_ns: now,
             step,
@@ -408,7 +408,8 @@ impl Capture {
                 slot.kernel_stack,
                 &self.loaded.stacks,
                 &mut self.converter,
-            );
+            )
+            .map(Box::new);
             out.push(Event::from(wait));
         }
         true
@@ -459,10 +460,10 @@ impl Capture {
         if loss.counters != self.lost {
             self.lost.clone_from(&loss.counters);
             if loss.total > 0 {
-                out.push(Event::Loss(loss));
+                out.push(Event::Loss(Box::new(loss)));
             }
         }
-        out.push(Event::Cost(CostReport {
+        out.push(Event::from(CostReport {
             time: self.converter.clock.wall(now),
             mono_ns: now,
             cost: self.cost.read(),
@@ -555,9 +556,9 @@ impl Capture {
             }
         }
         let now = time::mono_ns();
-        out.push(Event::Loss(self.loss(now)));
+        out.push(Event::Loss(Box::new(self.loss(now))));
         self.events += 1;
-        out.push(Event::End(End {
+        out.push(Event::from(End {
             time: self.converter.clock.wall(now),
             mono_ns: now,
             reason,

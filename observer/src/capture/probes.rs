@@ -43,7 +43,7 @@ impl Capture {
         let usdt = loaded.usdt.as_mut();
         let told = usdt.and_then(|usdt| usdt.attach_later(&mut loaded.ebpf, &self.targets, now));
         out.extend(told.map(|told| {
-            Event::Attached(Attached {
+            Event::from(Attached {
                 time: self.converter.clock.wall(now),
                 mono_ns: now,
                 attached: told.attached,

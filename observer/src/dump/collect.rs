@@ -231,7 +231,7 @@ impl<'a> Taker<'a> {
         };
         self.containers.complete(&mut named);
         let mut task = Task {
-            task: named,
+            task: named.into(),
             state: Some(match stat.state {
                 State::Sleeping | State::Uninterruptible => HolderState::Waiting,
                 State::Stopped => HolderState::Stopped,
@@ -300,13 +300,13 @@ impl<'a> Taker<'a> {
                     .then(|| maps::find(task.task.pid, call.addr))
                     .flatten()
                     .filter(|mapping| mapping.shared);
-                LockRef {
+                Arc::new(LockRef {
                     id: maps::lock_id(task.task.pid, call.addr, shared.as_ref()).into(),
                     class: LockClass::Futex,
                     name: None,
                     addr: Addr(call.addr),
                     shared: shared.is_some(),
-                }
+                })
             }),
             locks: Vec::new(),
             access: None,
@@ -334,7 +334,7 @@ impl<'a> Taker<'a> {
             self.torn += 1;
         }
         watch::take(&mut blocked, &look);
-        task.task.comm.clone_from(&blocked.task.comm);
+        task.task = blocked.task.clone();
         task.kind = Some(blocked.kind);
         task.lock.clone_from(&blocked.lock);
         task.access = blocked.access;
@@ -360,7 +360,7 @@ impl<'a> Taker<'a> {
         let graph = model.graph();
         let deadlocks = self.deadlocks(&graph);
         for deadlock in &deadlocks {
-            model.apply(Event::Deadlock(deadlock.clone()));
+            model.apply(Event::Deadlock(deadlock.clone().into()));
         }
         for looked in &mut self.tasks {
             let chain = graph.chain(looked.task.task.tid);
@@ -375,7 +375,7 @@ impl<'a> Taker<'a> {
         }
         let findings = Rules::new(self.options.thresholds).check(&model);
         for finding in &findings {
-            model.apply(Event::Finding(finding.clone()));
+            model.apply(Event::Finding(finding.clone().into()));
         }
         Dump {
             meta,

@@ -63,14 +63,14 @@ fn holder(pid: u32, tid: u32, activity: &mut Activity) -> Holder {
 fn put(looked: &mut Looked, thread: &JavaThread, holder: Option<Holder>) {
     let name: Arc<str> = thread.name.as_str().into();
     let task = &mut looked.task;
-    task.task.comm = Some(name);
+    Arc::make_mut(&mut task.task).comm = Some(name);
     task.stack = Some(merged(task.stack.as_ref(), thread));
     let wanted = thread.wants.as_ref();
     if let Some(wanted) = wanted.filter(|wanted| wanted.way != Way::Notified || holder.is_none()) {
         let lock = lock(task.task.pid, wanted, holder.is_some());
         task.kind = Some(lock.class.kind());
-        task.lock = Some(lock);
-        task.holder = holder;
+        task.lock = Some(lock.into());
+        task.holder = holder.map(Box::new);
     }
     if let Some(blocked) = &mut looked.blocked {
         blocked.task = task.task.clone();

@@ -47,7 +47,7 @@ pub struct Dump {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Task {
     /// Which.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// Is it able to go on?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<HolderState>,
@@ -62,7 +62,7 @@ pub struct Task {
     pub at_least: bool,
     /// The lock it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lock: Option<LockRef>,
+    pub lock: Option<Arc<LockRef>>,
     /// What it wants with the lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
@@ -71,7 +71,7 @@ pub struct Task {
     pub mode: Option<Arc<str>>,
     /// Who must act before the wait can end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Holder>,
+    pub holder: Option<Box<Holder>>,
     /// The threads from this one to the one that all depends on; absent where there is only the holder.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<u32>,
@@ -90,12 +90,12 @@ pub struct Task {
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Lock {
     /// Which.
-    pub lock: LockRef,
+    pub lock: Arc<LockRef>,
     /// Process that waits.
     pub pid: u32,
     /// Threads that wait for it.
     pub waiters_now: u32,
     /// Who holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Holder>,
+    pub holder: Option<Box<Holder>>,
 }

@@ -44,9 +44,9 @@ impl Deadlock {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadlockTask {
     /// The task.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// What it waits for.
-    pub lock: LockRef,
+    pub lock: Arc<LockRef>,
     /// Where it waits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stack: Option<Stack>,
@@ -76,9 +76,9 @@ super::named! {
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// A task.
-    Task(TaskRef),
+    Task(Arc<TaskRef>),
     /// A lock.
-    Lock(LockRef),
+    Lock(Arc<LockRef>),
     /// A process.
     Process(u32),
 }

@@ -95,23 +95,23 @@ pub enum Event {
     /// Totals of one task since the start.
     Task(Arc<TaskTotals>),
     /// Tasks that wait for each other in a circle; once each.
-    Deadlock(Deadlock),
+    Deadlock(Arc<Deadlock>),
     /// A process has a runtime that observer knows; once each.
-    Runtime(RuntimeFound),
+    Runtime(Box<RuntimeFound>),
     /// Probes of a file that nobody mapped at the start are attached to.
-    Attached(Attached),
+    Attached(Box<Attached>),
     /// The goroutines of a Go process at one moment.
     Goroutines(Box<Goroutines>),
     /// A rule made a diagnosis.
-    Finding(Finding),
+    Finding(Arc<Finding>),
     /// What was lost, cumulative.
-    Loss(Loss),
+    Loss(Box<Loss>),
     /// What observing has cost so far; each `--interval`.
-    Cost(CostReport),
+    Cost(Box<CostReport>),
     /// The overhead budget makes observer do less, or more again.
-    Budget(BudgetStep),
+    Budget(Box<BudgetStep>),
     /// Last line: totals and observer's own cost.
-    End(End),
+    End(Box<End>),
 }
 
 impl Event {
@@ -147,7 +147,9 @@ macro_rules! made_of {
 }
 
 made_of! {
-    Meta(Meta), Wait(Wait), Blocked(Blocked), Lock(LockTotals), Task(TaskTotals), Goroutines(Goroutines),
+    Meta(Meta), Wait(Wait), Blocked(Blocked), Lock(LockTotals), Task(TaskTotals), Deadlock(Deadlock),
+    Runtime(RuntimeFound), Attached(Attached), Goroutines(Goroutines), Finding(Finding), Loss(Loss), Cost(CostReport),
+    Budget(BudgetStep), End(End),
 }
 
 /// A thread.
@@ -250,7 +252,7 @@ pub struct Wait {
     /// `CLOCK_MONOTONIC` nanoseconds of the end.
     pub mono_ns: u64,
     /// Who waited.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// In what.
     pub kind: Kind,
     /// For how long: `blocked_ns + runqueue_ns`.
@@ -266,10 +268,10 @@ pub struct Wait {
     pub outcome: Option<Outcome>,
     /// The lock; of several, the one that ended the wait.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lock: Option<LockRef>,
+    pub lock: Option<Arc<LockRef>>,
     /// All locks of a wait for several (`futex_waitv`).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub locks: Vec<LockRef>,
+    pub locks: Vec<Arc<LockRef>>,
     /// How the task wanted the lock, in the words of the runtime that the lock belongs to.
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -279,14 +281,14 @@ pub struct Wait {
     pub mode: Option<Arc<str>>,
     /// Who held the lock, where the wait was looked at while it lasted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub holder: Option<Holder>,
+    pub holder: Option<Box<Holder>>,
     /// What the time was spent on, by what the holder did when it was looked at; sums to `dur_ns`. Only for
     /// waits that were looked at.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub causes: BTreeMap<Cause, u64>,
     /// Who ended it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub waker: Option<Waker>,
+    pub waker: Option<Arc<Waker>>,
     /// System call the task waited in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub syscall: Option<Cow<'static, str>>,
@@ -307,7 +309,7 @@ pub struct Wait {
     pub ended_by: Option<Arc<str>>,
     /// Where it waited, if its stack was within the budget.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub stack: Option<Stack>,
+    pub stack: Option<Box<Stack>>,
     /// True when the start was before observer's: the wait is at least this long.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub at_least: bool,
@@ -324,7 +326,7 @@ pub struct Blocked {
     /// `CLOCK_MONOTONIC` nanoseconds of the observation.
     pub mono_ns: u64,
     /// Who waits.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// In what.
     pub kind: Kind,
     /// For how long so far.
@@ -337,10 +339,10 @@ pub struct Blocked {
     pub runqueue_ns: Option<u64>,
     /// The lock.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lock: Option<LockRef>,
+    pub lock: Option<Arc<LockRef>>,
     /// All locks of a wait for several (`futex_waitv`).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub locks: Vec<LockRef>,
+    pub locks: Vec<Arc<LockRef>>,
     /// What the task wants with the lock, where it matters.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub access: Option<Access>,
@@ -353,7 +355,7 @@ pub struct Blocked {
     pub mode: Option<Arc<str>>,
     /// Who must act before the wait can end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub holder: Option<Holder>,
+    pub holder: Option<Box<Holder>>,
     /// System call the task waits in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub syscall: Option<Cow<'static, str>>,
@@ -402,7 +404,7 @@ pub struct LockTotals {
     /// `CLOCK_MONOTONIC` nanoseconds of the reading.
     pub mono_ns: u64,
     /// Which lock.
-    pub lock: LockRef,
+    pub lock: Arc<LockRef>,
     /// Process that waits (a shared lock may have several: the first seen); absent for a lock inside the
     /// kernel.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -454,7 +456,7 @@ pub struct TaskTotals {
     /// `CLOCK_MONOTONIC` nanoseconds of the reading.
     pub mono_ns: u64,
     /// Which task.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// By kind of wait.
     pub kinds: BTreeMap<Kind, WaitTotals>,
     /// Waits for a CPU, from runnable to running.

@@ -111,11 +111,11 @@ impl Lock {
 }
 
 /// A lock that somebody waits for and of which no totals have come: no wait for it has ended.
-pub(super) fn no_totals(event: &Blocked, lock: &LockRef) -> LockTotals {
+pub(super) fn no_totals(event: &Blocked, lock: &Arc<LockRef>) -> LockTotals {
     LockTotals {
         time: event.time,
         mono_ns: event.mono_ns,
-        lock: lock.clone(),
+        lock: Arc::clone(lock),
         pid: (!lock.class.is_kernel()).then_some(event.task.pid),
         process: event.task.process.clone(),
         waits: 0,

@@ -33,8 +33,8 @@ pub use self::{
     trend::group_key,
 };
 use crate::event::{
-    Blocked, BudgetStep, Cost, Deadlock, End, Event, Finding, Goroutines, LockRef, LockTotals,
-    Loss, Meta, RuntimeFound, TaskTotals, Wait, WaitTotals,
+    Blocked, BudgetStep, Cost, Deadlock, End, Event, Finding, Goroutines, Holder, LockRef,
+    LockTotals, Loss, Meta, RuntimeFound, TaskTotals, Wait, WaitTotals,
 };
 use crate::time::WallTime;
 
@@ -151,23 +151,19 @@ impl Model {
             Event::Lock(totals) => self.lock_totals(*totals),
             Event::Task(totals) => self.task_totals(totals),
             Event::Deadlock(deadlock) => {
-                keep(
-                    &mut self.deadlocks,
-                    Arc::new(deadlock),
-                    self.limits.findings,
-                );
+                keep(&mut self.deadlocks, deadlock, self.limits.findings);
             }
-            Event::Runtime(found) => Arc::make_mut(&mut self.runtimes).add(found),
+            Event::Runtime(found) => Arc::make_mut(&mut self.runtimes).add(*found),
             Event::Attached(new) => {
                 if let Some(meta) = &mut self.meta {
-                    meta.capture.add(new);
+                    meta.capture.add(*new);
                 }
             }
             Event::Goroutines(goroutines) => self.goroutines_now(*goroutines),
             Event::Finding(finding) => {
-                keep(&mut self.findings, Arc::new(finding), self.limits.findings);
+                keep(&mut self.findings, finding, self.limits.findings);
             }
-            Event::Loss(loss) => self.loss = Some(loss),
+            Event::Loss(loss) => self.loss = Some(*loss),
             Event::Cost(report) => {
                 if self.cost_at_ns != 0 && report.mono_ns > self.cost_at_ns {
                     let elapsed_ns = (report.mono_ns - self.cost_at_ns) as f64;
@@ -178,10 +174,10 @@ impl Model {
                 (self.queued_ns, self.ended) = (0, 0);
                 self.cost_now(report.cost, report.mono_ns);
             }
-            Event::Budget(step) => self.budget = Some(step),
+            Event::Budget(step) => self.budget = Some(*step),
             Event::End(end) => {
                 self.cost_now(end.cost, end.mono_ns);
-                self.end = Some(end);
+                self.end = Some(*end);
             }
         }
     }
@@ -223,10 +219,10 @@ impl Model {
             entry.waiters = entry.waiters.saturating_add(1);
             entry.starts_ns = entry.starts_ns.saturating_add(u128::from(start_ns));
             if let Some(holder) = &event.holder {
-                entry.holder = Some(Box::new((holder.clone(), event.mono_ns)));
+                entry.holder = Some(Box::new((Holder::clone(holder), event.mono_ns)));
             }
             if !entry.has_totals {
-                entry.totals.lock = lock.clone();
+                entry.totals.lock = Arc::clone(lock);
             }
         }
         let wait = Arc::new(InProgress { event, start_ns });

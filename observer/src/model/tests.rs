@@ -28,12 +28,12 @@ pub(crate) fn blocked(tid: u32, at_ns: u64, age_ns: u64, lock: &str) -> Event {
     Event::from(Blocked {
         time: WallTime(at_ns),
         mono_ns: at_ns,
-        task: task(tid),
+        task: task(tid).into(),
         kind: Kind::Futex,
         age_ns,
         blocked_ns: None,
         runqueue_ns: None,
-        lock: Some(lock_ref(lock)),
+        lock: Some(lock_ref(lock).into()),
         locks: Vec::new(),
         access: None,
         holder: None,
@@ -49,13 +49,13 @@ fn wait(tid: u32, end_ns: u64, dur_ns: u64) -> Event {
     Event::from(Wait {
         time: WallTime(end_ns),
         mono_ns: end_ns,
-        task: task(tid),
+        task: task(tid).into(),
         kind: Kind::Futex,
         dur_ns,
         blocked_ns: Some(dur_ns),
         runqueue_ns: Some(0),
         outcome: None,
-        lock: Some(lock_ref("a")),
+        lock: Some(lock_ref("a").into()),
         locks: Vec::new(),
         holder: None,
         causes: std::collections::BTreeMap::new(),
@@ -74,7 +74,7 @@ fn totals(id: &str, at_ns: u64, waits: u64) -> Event {
     Event::from(LockTotals {
         time: WallTime(at_ns),
         mono_ns: at_ns,
-        lock: lock_ref(id),
+        lock: lock_ref(id).into(),
         pid: Some(1),
         process: None,
         waits,
@@ -170,7 +170,7 @@ fn waits_in_progress_belong_to_their_lock() {
         let Event::Blocked(mut event) = blocked(tid, at_ns, age_ns, "m") else {
             unreachable!()
         };
-        event.lock.as_mut().unwrap().class = LockClass::PthreadMutex;
+        Arc::make_mut(event.lock.as_mut().unwrap()).class = LockClass::PthreadMutex;
         Event::Blocked(event)
     };
     let mut model = Model::default();
@@ -195,7 +195,7 @@ fn first_totals_are_no_burst() {
     let Event::Blocked(mut waiting) = blocked(2, 900_000_000, 500, "m") else {
         unreachable!()
     };
-    waiting.lock.as_mut().unwrap().class = LockClass::PthreadMutex;
+    Arc::make_mut(waiting.lock.as_mut().unwrap()).class = LockClass::PthreadMutex;
     model.apply(Event::Blocked(waiting));
     model.apply(totals("m", 1_000_000_000, 20));
     assert!(model.lock("m").unwrap().waits_per_s.abs() < 1e-9);

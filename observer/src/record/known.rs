@@ -5,23 +5,21 @@
 
 use crate::{
     de::Place,
-    digits,
     event::{LockRef, TaskRef, Waker},
 };
+use std::sync::Arc;
 
 /// Places of each sort of object, as a power of two; one drives out another that has the same place.
 const SLOTS_LOG: u32 = 11;
-/// What an object's place is made of: its number or name is within.
-const HEAD: usize = 32;
 /// Longer texts are not kept. A task in a pod, with all names, takes some 400 bytes.
 const LONGEST: usize = 512;
 
 /// The objects of each sort.
 #[derive(Default)]
 pub(super) struct Known {
-    pub(super) tasks: Objects<TaskRef>,
-    pub(super) locks: Objects<LockRef>,
-    pub(super) wakers: Objects<Waker>,
+    pub(super) tasks: Objects<Arc<TaskRef>>,
+    pub(super) locks: Objects<Arc<LockRef>>,
+    pub(super) wakers: Objects<Arc<Waker>>,
 }
 
 /// Objects of one sort.
@@ -40,15 +38,11 @@ impl<T> Default for Objects<T> {
 }
 
 impl<T: Clone> Objects<T> {
-    /// Where an object has its place that a text begins with; none if the text is short.
+    /// Where an object has its place that a text begins with, by its head: the number or name is within. None if the
+    /// text is short.
     #[inline]
     pub(super) fn place(text: &str) -> Option<Place> {
-        let head = text.as_bytes().first_chunk::<HEAD>()?;
-        let mut place = Place::default();
-        for at in (0..HEAD).step_by(8) {
-            place.add(digits::word(head, at));
-        }
-        Some(place)
+        text.as_bytes().first_chunk().map(Place::of_head)
     }
 
     /// The object that a text begins with, if it is known, and the rest of the text.

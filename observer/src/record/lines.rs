@@ -1,8 +1,15 @@
 //! Lines of a recording, compressed or not, of bounded length.
 
-use std::io::{self, Read, Seek};
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    mem,
+};
 
-use super::frames::{Damage, Frames, Step};
+use super::{
+    ahead::Ahead,
+    frames::{Damage, Frames, Step},
+};
 
 /// The longest line. That of a deadlock with the stacks of a hundred threads is far below.
 const MAX_LINE: usize = 8 << 20;
@@ -12,6 +19,10 @@ const CHUNK: usize = 256 << 10;
 enum Source<R> {
     Plain(R),
     Frames(Box<Frames<R>>),
+    /// Frames of a file.
+    Ahead(Ahead),
+    /// Between two of these.
+    None,
 }
 
 /// Reads lines.
@@ -36,6 +47,20 @@ pub(super) struct Missing {
     /// The last line has no end.
     pub(super) unfinished: bool,
     pub(super) damage: Damage,
+}
+
+impl Lines<File> {
+    /// Has frames decompressed by a thread of their own.
+    ///
+    /// # Errors
+    /// The system gives no thread; there are no more lines then.
+    pub(super) fn read_ahead(&mut self) -> io::Result<()> {
+        self.source = match mem::replace(&mut self.source, Source::None) {
+            Source::Frames(frames) => Source::Ahead(Ahead::of(*frames)?),
+            other => other,
+        };
+        Ok(())
+    }
 }
 
 impl<R: Read + Seek> Lines<R> {
@@ -68,8 +93,9 @@ impl<R: Read + Seek> Lines<R> {
 
     pub(super) fn missing(&self) -> Missing {
         let damage = match &self.source {
-            Source::Plain(_) => Damage::default(),
+            Source::Plain(_) | Source::None => Damage::default(),
             Source::Frames(frames) => frames.damage,
+            Source::Ahead(ahead) => ahead.damage,
         };
         Missing {
             damage,
@@ -119,6 +145,8 @@ impl<R: Read + Seek> Lines<R> {
                 if read == 0 { Step::End } else { Step::Data }
             }
             Source::Frames(frames) => frames.next(&mut self.data)?,
+            Source::Ahead(ahead) => ahead.next(&mut self.data)?,
+            Source::None => Step::End,
         };
         match step {
             Step::Data => {}

@@ -156,18 +156,6 @@ impl Tally {
         *self.unknown.entry(name).or_default() += count;
     }
 
-    /// Adds what later lines turned out to be.
-    pub(super) fn add(&mut self, later: Tally) {
-        self.bad += later.bad;
-        self.first_error = self.first_error.take().or(later.first_error);
-        for (name, count) in later.unknown {
-            self.unknown(name, count);
-        }
-        self.adapted += later.adapted;
-        self.cut |= later.cut;
-        self.schema = later.schema.or(self.schema);
-    }
-
     /// All that could not be read. `whole`: the file was read from its beginning.
     pub(super) fn unread(&self, lines: Missing, whole: bool) -> Unread {
         Unread {

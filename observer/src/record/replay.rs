@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -36,7 +37,9 @@ enum Findings {
 /// Plays a recording.
 pub struct Replay {
     path: PathBuf,
-    reader: Ahead,
+    reader: Reader,
+    /// What is taken next.
+    next: Option<Event>,
     model: Model,
     findings: Findings,
     rules: Rules,
@@ -56,11 +59,11 @@ impl Replay {
     /// Those of [`Reader::open`].
     pub fn open(path: &Path) -> Result<Replay> {
         let at = || format!("cannot read {}", path.display());
-        let mut reader = Ahead::of(Reader::open(path)?).with_context(at)?;
-        reader.fill().with_context(at)?;
+        let (reader, next) = begin(Reader::open(path)?).with_context(at)?;
         Ok(Replay {
             path: path.to_owned(),
             reader,
+            next,
             model: Model::default(),
             findings: Findings::Compared,
             rules: Rules::default(),
@@ -130,9 +133,7 @@ impl Replay {
             return Ok(false);
         };
         let reader = Reader::resume(&self.path, mark.end).with_context(at)?;
-        let mut reader = Ahead::of(reader).with_context(at)?;
-        reader.fill().with_context(at)?;
-        self.reader = reader;
+        (self.reader, self.next) = begin(reader).with_context(at)?;
         self.model = model;
         Ok(true)
     }
@@ -160,7 +161,7 @@ impl Replay {
 
     /// When the next event comes, `CLOCK_MONOTONIC` nanoseconds; `None`: there is none.
     pub fn next_ns(&self) -> Option<u64> {
-        self.reader.next().map(Event::mono_ns)
+        self.next.as_ref().map(Event::mono_ns)
     }
 
     /// Takes the next event; `None` at the end. True: there is a finding that was not there before.
@@ -176,11 +177,11 @@ impl Replay {
     /// # Errors
     /// As [`Replay::step`].
     pub fn step_to(&mut self, see: &mut dyn FnMut(&Event)) -> Result<Option<bool>> {
-        let Some(event) = self.reader.pop() else {
+        let Some(event) = self.next.take() else {
             return Ok(None);
         };
-        let next = self.reader.fill();
-        next.with_context(|| format!("cannot read {}", self.path.display()))?;
+        let next = self.reader.next_event();
+        self.next = next.with_context(|| format!("cannot read {}", self.path.display()))?;
         see(&event);
         self.events += 1;
         Ok(Some(self.take(event)))
@@ -197,12 +198,12 @@ impl Replay {
         }
     }
 
-    fn take_recorded(&mut self, finding: Finding) -> bool {
+    fn take_recorded(&mut self, finding: Arc<Finding>) -> bool {
         if self.findings == Findings::Anew {
             return false;
         }
         if self.findings == Findings::Compared && self.recorded.len() < MAX_FINDINGS {
-            self.recorded.push(finding.clone());
+            self.recorded.push(Finding::clone(&finding));
         }
         self.model.apply(Event::Finding(finding));
         true
@@ -242,7 +243,7 @@ impl Replay {
     pub fn add_new_findings(&mut self) -> usize {
         let (new, _) = self.differences();
         for finding in &new {
-            self.model.apply(Event::Finding(finding.clone()));
+            self.model.apply(Event::from(finding.clone()));
         }
         new.len()
     }
@@ -272,6 +273,15 @@ impl Replay {
     pub fn unread(&self) -> Unread {
         self.reader.unread()
     }
+}
+
+/// A reader, ahead of who asks where that is worth it, and its first event.
+fn begin(mut reader: Reader) -> std::io::Result<(Reader, Option<Event>)> {
+    if Ahead::is_worth_it() {
+        reader.lines.read_ahead()?;
+    }
+    let first = reader.next_event()?;
+    Ok((reader, first))
 }
 
 /// What makes two findings the same.

@@ -41,7 +41,7 @@ fn at(mut event: Event, at_ns: u64, random: &mut Random) -> Event {
         }
         Event::Lock(one) => {
             (one.time, one.mono_ns) = (time, at_ns);
-            one.lock.id = format!("lock {}", random.below(40)).into();
+            Arc::make_mut(&mut one.lock).id = format!("lock {}", random.below(40)).into();
             one.waits = random.next() >> 40;
             one.total_ns = random.next() >> 20;
             one.max_ns = random.next() >> 20;
@@ -49,7 +49,7 @@ fn at(mut event: Event, at_ns: u64, random: &mut Random) -> Event {
         Event::Task(one) => {
             let one = Arc::make_mut(one);
             (one.time, one.mono_ns) = (time, at_ns);
-            one.task.tid = 1 + random.below(100) as u32;
+            Arc::make_mut(&mut one.task).tid = 1 + random.below(100) as u32;
             for totals in one.kinds.values_mut().chain(&mut one.runqueue) {
                 totals.waits = random.next() >> 40;
                 totals.total_ns = random.next() >> 20;

@@ -9,11 +9,11 @@ pub fn snapshot(model: &Model) -> Vec<Event> {
     events.extend(model.tasks().cloned().map(Event::from));
     events.extend(model.locks().map(|lock| Event::from(lock.totals.clone())));
     events.extend(model.blocked().map(|wait| Event::from(wait.event.clone())));
-    events.extend(model.deadlocks().cloned().map(Event::Deadlock));
-    events.extend(model.findings().cloned().map(Event::Finding));
-    events.extend(model.runtimes().cloned().map(Event::Runtime));
-    events.extend(model.budget().cloned().map(Event::Budget));
-    events.extend(model.loss().cloned().map(Event::Loss));
+    events.extend(model.deadlocks().cloned().map(Event::from));
+    events.extend(model.findings().cloned().map(Event::from));
+    events.extend(model.runtimes().cloned().map(Event::from));
+    events.extend(model.budget().cloned().map(Event::from));
+    events.extend(model.loss().cloned().map(Event::from));
     // `meta` stays first; the others come in the order of time.
     events.sort_by_key(|event| (!matches!(event, Event::Meta(_)), event.mono_ns()));
     events

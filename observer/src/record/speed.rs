@@ -1,6 +1,6 @@
 //! How fast a recording is read into model and rules, on all CPUs and on one; `cargo xtask bench --only replay` runs it.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use anyhow::Result;
 
@@ -32,6 +32,18 @@ fn on_one_cpu() {
     assert_eq!(done, 0);
 }
 
+/// So many frames of a stack.
+fn frames(count: u64) -> Arc<[Frame]> {
+    let frame = |at: u64| Frame {
+        addr: Addr(0x7f1c_c54e_8000 + at),
+        name: Some(format!("function_{at}").into()),
+        offset: Some(at),
+        module: Some("/usr/lib/x86_64-linux-gnu/libc.so.6".into()),
+        ..Frame::default()
+    };
+    (0..count).map(frame).collect()
+}
+
 /// What most recordings are made of: waits of some tasks for some locks and for a CPU.
 fn wait(i: u32) -> Event {
     let tid = 100 + i % 64;
@@ -43,49 +55,45 @@ fn wait(i: u32) -> Event {
     };
     let addr = 0x55f3_7292_3000 + u64::from(i % 32) * 0x40;
     let for_lock = !i.is_multiple_of(3);
-    let frames = |count: u64| -> std::sync::Arc<[Frame]> {
-        let frame = |at: u64| Frame {
-            addr: Addr(0x7f1c_c54e_8000 + at),
-            name: Some(format!("function_{at}").into()),
-            offset: Some(at),
-            module: Some("/usr/lib/x86_64-linux-gnu/libc.so.6".into()),
-            ..Frame::default()
-        };
-        (0..count).map(frame).collect()
-    };
     Event::from(Wait {
         time: WallTime(1_790_000_000 * SECOND + mono_ns),
         mono_ns,
-        task: task(tid),
+        task: task(tid).into(),
         kind: if for_lock { Kind::Lock } else { Kind::Runqueue },
         dur_ns: 37_000 + u64::from(i % 1_000),
         blocked_ns: Some(37_000),
         runqueue_ns: Some(u64::from(i % 1_000)),
         outcome: for_lock.then_some(Outcome::Woken),
-        lock: for_lock.then(|| LockRef {
-            id: format!("100:{addr:#x}").into(),
-            class: LockClass::PthreadMutex,
-            name: None,
-            addr: Addr(addr),
-            shared: false,
+        lock: for_lock.then(|| {
+            Arc::new(LockRef {
+                id: format!("100:{addr:#x}").into(),
+                class: LockClass::PthreadMutex,
+                name: None,
+                addr: Addr(addr),
+                shared: false,
+            })
         }),
         locks: Vec::new(),
         mode: None,
         holder: None,
         causes: BTreeMap::new(),
-        waker: for_lock.then(|| Waker {
-            pid: 100,
-            tid: 100 + (i + 1) % 64,
-            comm: Some(format!("worker-{}", 100 + (i + 1) % 64).into()),
-            goid: None,
+        waker: for_lock.then(|| {
+            Arc::new(Waker {
+                pid: 100,
+                tid: 100 + (i + 1) % 64,
+                comm: Some(format!("worker-{}", 100 + (i + 1) % 64).into()),
+                goid: None,
+            })
         }),
         syscall: for_lock.then(|| "futex".into()),
         probe: None,
         ended_by: None,
-        stack: i.is_multiple_of(STACK).then(|| Stack {
-            user: frames(6),
-            kernel: frames(7),
-            end: None,
+        stack: i.is_multiple_of(STACK).then(|| {
+            Box::new(Stack {
+                user: frames(6),
+                kernel: frames(7),
+                end: None,
+            })
         }),
         at_least: false,
         end_unseen: false,
@@ -94,7 +102,7 @@ fn wait(i: u32) -> Event {
 
 fn waits() -> Vec<Event> {
     let second = |i: u32| {
-        Event::Cost(CostReport {
+        Event::from(CostReport {
             time: WallTime(NOW),
             mono_ns: NOW + u64::from(i) * 1_000,
             cost: Cost::default(),

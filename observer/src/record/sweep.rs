@@ -68,7 +68,7 @@ fn blocked() -> Blocked {
 }
 
 fn cost(mono_ns: u64) -> Event {
-    Event::Cost(CostReport {
+    Event::from(CostReport {
         time: WallTime(NOW),
         mono_ns,
         cost: Cost::default(),
@@ -90,12 +90,15 @@ fn wait() -> Event {
         locks: Vec::new(),
         holder: blocked.holder,
         causes: std::collections::BTreeMap::new(),
-        waker: Some(Waker {
-            pid: 1,
-            tid: 11,
-            comm: None,
-            goid: None,
-        }),
+        waker: Some(
+            Waker {
+                pid: 1,
+                tid: 11,
+                comm: None,
+                goid: None,
+            }
+            .into(),
+        ),
         syscall: None,
         probe: None,
         ended_by: None,
@@ -110,7 +113,7 @@ fn of_lock(mono_ns: u64, waits: u64) -> Event {
     Event::from(LockTotals {
         time: WallTime(NOW),
         mono_ns,
-        lock: lock(1, LockClass::PthreadMutex),
+        lock: lock(1, LockClass::PthreadMutex).into(),
         pid: Some(1),
         process: None,
         waits,

@@ -273,7 +273,7 @@ fn a_bit_that_flipped_in_plain_lines() {
 }
 
 fn cost(mono_ns: u64) -> Event {
-    Event::Cost(CostReport {
+    Event::from(CostReport {
         time: WallTime(mono_ns),
         mono_ns,
         cost: Cost::default(),

@@ -1,7 +1,7 @@
 //! What a report needs of single events, which the model does not keep: the longest waits, waits of each task on a
 //! line of time, blocked time by stack, lengths. All of it is bounded, however long the recording is.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use super::export::Folded;
 use crate::{
@@ -47,7 +47,7 @@ impl Gathered {
     pub(super) fn finish(&mut self, model: &Model) {
         self.longest.cut();
         for wait in &mut self.longest.waits {
-            if let Some(name) = name(wait.lock.as_ref(), model) {
+            if let Some(name) = name(wait.lock.as_deref(), model) {
                 wait.kind = name.class.kind();
                 wait.lock = Some(name);
             }
@@ -101,7 +101,7 @@ impl Longest {
 }
 
 /// What a lock was found to be after a wait for it was told: its first waits come before anybody has looked.
-fn name(lock: Option<&LockRef>, model: &Model) -> Option<LockRef> {
+fn name(lock: Option<&LockRef>, model: &Model) -> Option<Arc<LockRef>> {
     let lock = lock.filter(|lock| lock.class == LockClass::Futex)?;
     let known = &model.lock(&lock.id)?.totals.lock;
     (known.class != LockClass::Futex).then(|| known.clone())
@@ -113,8 +113,8 @@ pub(super) struct Slice {
     pub(super) start_ns: u64,
     pub(super) end_ns: u64,
     pub(super) kind: Kind,
-    pub(super) lock: Option<LockRef>,
-    pub(super) holder: Option<Holder>,
+    pub(super) lock: Option<Arc<LockRef>>,
+    pub(super) holder: Option<Box<Holder>>,
     /// It had not ended.
     pub(super) open: bool,
 }
@@ -135,7 +135,7 @@ impl Slice {
 /// One task on the line of time.
 #[derive(Debug)]
 pub(super) struct Row {
-    pub(super) task: TaskRef,
+    pub(super) task: Arc<TaskRef>,
     /// Its longest waits.
     pub(super) slices: Vec<Slice>,
     pub(super) waits: u64,
@@ -215,7 +215,7 @@ impl Timeline {
         self.add(&wait.task, slice);
     }
 
-    fn add(&mut self, task: &TaskRef, slice: Slice) {
+    fn add(&mut self, task: &Arc<TaskRef>, slice: Slice) {
         if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&task.tid) {
             self.drop_half();
         }
@@ -223,7 +223,7 @@ impl Timeline {
             .rows
             .entry(task.tid)
             .or_insert_with(|| Row {
-                task: task.clone(),
+                task: Arc::clone(task),
                 slices: Vec::new(),
                 waits: 0,
                 total_ns: 0,
@@ -279,7 +279,7 @@ impl Timeline {
         for row in self.rows.values_mut() {
             row.cut(self.most);
             for slice in &mut row.slices {
-                if let Some(name) = name(slice.lock.as_ref(), model) {
+                if let Some(name) = name(slice.lock.as_deref(), model) {
                     slice.kind = name.class.kind();
                     slice.lock = Some(name);
                 }

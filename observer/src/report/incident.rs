@@ -422,7 +422,7 @@ fn blocked(model: &Model) -> Vec<Block> {
                     .as_ref()
                     .map_or_else(|| "-".to_owned(), ToString::to_string),
                 event.syscall.as_deref().unwrap_or("-").to_owned(),
-                holder(event.holder.as_ref()),
+                holder(event.holder.as_deref()),
             ]
         });
         blocks.push(Block::Table(

@@ -264,31 +264,35 @@ mod tests {
                 ns_tid: Some(u32::MAX),
                 goid: Some(number),
                 ..TaskRef::new(number as u32, 0)
-            },
+            }
+            .into(),
             kind: Kind::Lock,
             dur_ns: number,
             blocked_ns: Some(number),
             runqueue_ns: Some(0),
             outcome: Some(Outcome::Woken),
-            lock: Some(lock(odd, number)),
-            locks: vec![lock(odd, 0), lock(odd, 1)],
+            lock: Some(lock(odd, number).into()),
+            locks: vec![lock(odd, 0).into(), lock(odd, 1).into()],
             mode: Some(odd.into()),
-            holder: Some(holder),
+            holder: Some(Box::new(holder)),
             causes: BTreeMap::from([(Cause::Unknown, number)]),
-            waker: Some(Waker {
-                pid: 1,
-                tid: 2,
-                comm: Some(odd.into()),
-                goid: Some(3),
-            }),
+            waker: Some(
+                Waker {
+                    pid: 1,
+                    tid: 2,
+                    comm: Some(odd.into()),
+                    goid: Some(3),
+                }
+                .into(),
+            ),
             syscall: Some(odd.to_owned().into()),
             probe: Some(odd.into()),
             ended_by: Some(odd.into()),
-            stack: Some(Stack {
+            stack: Some(Box::new(Stack {
                 user: [Frame::default()].into(),
                 kernel: [].into(),
                 end: None,
-            }),
+            })),
             at_least: true,
             end_unseen: true,
         }
@@ -296,7 +300,7 @@ mod tests {
 
     fn empty(number: u64) -> Wait {
         Wait {
-            task: TaskRef::new(1, 2),
+            task: TaskRef::new(1, 2).into(),
             blocked_ns: None,
             runqueue_ns: None,
             outcome: None,

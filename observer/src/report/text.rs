@@ -1,6 +1,9 @@
 //! Events and the summary of a run, for people.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use crate::{
     event::{
@@ -164,11 +167,11 @@ fn wait_line(out: &mut impl Write, wait: &Wait) -> io::Result<()> {
     )?;
     purpose(
         out,
-        wait.lock.as_ref(),
+        wait.lock.as_deref(),
         &wait.locks,
         wait.syscall.as_deref(),
     )?;
-    holder(out, wait.holder.as_ref())?;
+    holder(out, wait.holder.as_deref())?;
     match (wait.outcome, &wait.waker) {
         (Some(Outcome::Woken), Some(waker)) => {
             let name = waker.comm.as_deref().unwrap_or("?");
@@ -205,11 +208,11 @@ fn blocked_line(out: &mut impl Write, blocked: &Blocked) -> io::Result<()> {
     )?;
     purpose(
         out,
-        blocked.lock.as_ref(),
+        blocked.lock.as_deref(),
         &blocked.locks,
         blocked.syscall.as_deref(),
     )?;
-    holder(out, blocked.holder.as_ref())?;
+    holder(out, blocked.holder.as_deref())?;
     if let Some(runqueue_ns) = blocked.runqueue_ns {
         write!(out, "  runnable for {}", human(runqueue_ns))?;
     }
@@ -219,7 +222,7 @@ fn blocked_line(out: &mut impl Write, blocked: &Blocked) -> io::Result<()> {
 fn purpose(
     out: &mut impl Write,
     one: Option<&LockRef>,
-    several: &[LockRef],
+    several: &[Arc<LockRef>],
     syscall: Option<&str>,
 ) -> io::Result<()> {
     if let Some(one) = one {
@@ -301,11 +304,11 @@ fn blocked_table(out: &mut impl Write, model: &Model) -> io::Result<()> {
         )?;
         purpose(
             out,
-            wait.event.lock.as_ref(),
+            wait.event.lock.as_deref(),
             &wait.event.locks,
             wait.event.syscall.as_deref(),
         )?;
-        holder(out, wait.event.holder.as_ref())?;
+        holder(out, wait.event.holder.as_deref())?;
         writeln!(out)?;
     }
     more(out, held)

@@ -89,7 +89,10 @@ fn diagnosis(all: &Goroutines, lock: &LockRef, title: String, evidence: Vec<Stri
         severity: Severity::Warning,
         title,
         evidence,
-        subjects: vec![Subject::Process(all.pid), Subject::Lock(lock.clone())],
+        subjects: vec![
+            Subject::Process(all.pid),
+            Subject::Lock(lock.clone().into()),
+        ],
     }
 }
 

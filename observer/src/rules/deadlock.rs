@@ -82,13 +82,13 @@ mod tests {
     fn circle(confidence: Confidence) -> Event {
         let task = |tid: u32, waits_for: u32| DeadlockTask {
             task: waiter(tid).0.task,
-            lock: lock(u64::from(tid), LockClass::PthreadMutex),
+            lock: lock(u64::from(tid), LockClass::PthreadMutex).into(),
             stack: None,
             waits_for,
             confidence,
             evidence: "owner in the lock's memory".into(),
         };
-        Event::Deadlock(Deadlock {
+        Event::from(Deadlock {
             time: waiter(1).0.time,
             mono_ns: NOW,
             tasks: vec![task(3, 7), task(7, 3)],

@@ -58,7 +58,9 @@ fn diagnose(all: &Goroutines, deadlock: &GoroutineDeadlock) -> Diagnosis {
         );
         evidence.push(format!("behind them: {others}"));
     }
-    let locks = steps.iter().map(|step| Subject::Lock(step.lock.clone()));
+    let locks = steps
+        .iter()
+        .map(|step| Subject::Lock(step.lock.clone().into()));
     Diagnosis {
         key: format!("{} {}", all.pid, names.join(" ")),
         severity,

@@ -64,7 +64,7 @@ impl Rule for GoWriterStarvation {
                     evidence,
                     subjects: vec![
                         Subject::Process(all.pid),
-                        Subject::Lock(starved.lock.clone()),
+                        Subject::Lock(starved.lock.clone().into()),
                     ],
                 });
             }

@@ -1,6 +1,9 @@
 //! A lock is held for long while others wait for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Diagnosis, Rule, Thresholds, plural};
 use crate::{
@@ -19,7 +22,7 @@ pub(super) struct LongHold;
 
 /// Waits for one lock with one holder, the oldest first.
 pub(super) struct Held<'a> {
-    pub(super) lock: &'a LockRef,
+    pub(super) lock: &'a Arc<LockRef>,
     pub(super) holder: &'a Holder,
     pub(super) tid: u32,
     pub(super) waits: Vec<&'a InProgress>,
@@ -59,7 +62,7 @@ impl Held<'_> {
     pub(super) fn subjects(&self) -> Vec<Subject> {
         let tasks = self.waits.iter().take(5);
         let tasks = tasks.map(|wait| Subject::Task(wait.event.task.clone()));
-        std::iter::once(Subject::Lock(self.lock.clone()))
+        std::iter::once(Subject::Lock(Arc::clone(self.lock)))
             .chain(tasks)
             .collect()
     }

@@ -67,7 +67,7 @@ fn diagnose(all: &Goroutines, origin: Option<&GoFrame>, lost: &[&GoLostChannel])
         ),
         evidence: evidence.collect(),
         subjects: std::iter::once(Subject::Process(all.pid))
-            .chain(named.map(|one| Subject::Lock(one.lock.clone())))
+            .chain(named.map(|one| Subject::Lock(one.lock.clone().into())))
             .collect(),
     }
 }

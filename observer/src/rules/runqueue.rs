@@ -46,7 +46,7 @@ mod tests {
     fn load(waiting: u64) -> Model {
         let time = waiter(1).0.time;
         let cost = |mono_ns| {
-            Event::Cost(CostReport {
+            Event::from(CostReport {
                 time,
                 mono_ns,
                 cost: Cost::default(),

@@ -42,12 +42,13 @@ pub(crate) fn waiter(tid: u32) -> Waiter {
         task: TaskRef {
             comm: Some(format!("t{tid}").into()),
             ..TaskRef::new(1, tid)
-        },
+        }
+        .into(),
         kind: Kind::Lock,
         age_ns: SECOND,
         blocked_ns: None,
         runqueue_ns: None,
-        lock: Some(lock(1, LockClass::PthreadMutex)),
+        lock: Some(lock(1, LockClass::PthreadMutex).into()),
         locks: Vec::new(),
         access: None,
         holder: None,
@@ -62,7 +63,7 @@ pub(crate) fn waiter(tid: u32) -> Waiter {
 impl Waiter {
     /// For which lock.
     pub(crate) fn at(mut self, addr: u64) -> Waiter {
-        self.0.lock = Some(lock(addr, LockClass::PthreadMutex));
+        self.0.lock = Some(lock(addr, LockClass::PthreadMutex).into());
         self
     }
 
@@ -75,7 +76,7 @@ impl Waiter {
     pub(crate) fn class(mut self, class: LockClass) -> Waiter {
         self.0.kind = class.kind();
         let addr = self.0.lock.as_ref().map_or(1, |lock| lock.addr.0);
-        self.0.lock = Some(lock(addr, class));
+        self.0.lock = Some(lock(addr, class).into());
         self
     }
 
@@ -102,7 +103,7 @@ impl Waiter {
             "ended" => HolderState::Ended,
             _ => HolderState::Waiting,
         };
-        self.0.holder = Some(Holder {
+        self.0.holder = Some(Box::new(Holder {
             pid: Some(1),
             tid: Some(tid),
             comm: Some(format!("t{tid}").into()),
@@ -110,12 +111,12 @@ impl Waiter {
             evidence: "owner in the lock's memory".into(),
             state: Some(state),
             doing: Some(doing.into()),
-        });
+        }));
         self
     }
 
     pub(crate) fn held_by_readers(mut self) -> Waiter {
-        self.0.holder = Some(Holder {
+        self.0.holder = Some(Box::new(Holder {
             pid: None,
             tid: None,
             comm: None,
@@ -123,7 +124,7 @@ impl Waiter {
             evidence: "held by 3 readers, who are not recorded".into(),
             state: None,
             doing: None,
-        });
+        }));
         self
     }
 
@@ -178,7 +179,7 @@ pub(crate) fn queue(addr: u64, class: LockClass, waits: u64, hundredths: u64) ->
         Event::from(LockTotals {
             time: WallTime(0),
             mono_ns,
-            lock: lock(addr, class),
+            lock: lock(addr, class).into(),
             pid: Some(1),
             process: None,
             waits,

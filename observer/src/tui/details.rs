@@ -1,7 +1,7 @@
 //! One thing under inspection: it is followed by its identity for as long as it is there, and kept as it was
 //! last seen when it is gone.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     findings,
@@ -55,13 +55,13 @@ pub(super) enum Subject {
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) tid: u32,
-    pub(super) name: Option<TaskRef>,
+    pub(super) name: Option<Arc<TaskRef>>,
     /// Its wait in progress, and then those of the holders that it leads to.
     pub(super) chain: Vec<InProgress>,
     /// The chain leads back to where it was.
     pub(super) circle: bool,
     /// What others know of it, if they wait for it.
-    pub(super) as_holder: Option<Holder>,
+    pub(super) as_holder: Option<Box<Holder>>,
     /// Tasks that wait for it, and tasks that wait for the same lock.
     pub(super) behind: Waiters,
     pub(super) beside: Waiters,
@@ -92,15 +92,15 @@ pub(super) struct LockPage {
     /// The holder's own wait, if it is blocked too.
     pub(super) holder_wait: Option<InProgress>,
     /// A task that waits for it, or did, and where.
-    pub(super) example: Option<(TaskRef, Stack)>,
+    pub(super) example: Option<(Arc<TaskRef>, Stack)>,
     /// Stacks of long waits for it, and how many waits had each; the most first.
     pub(super) callers: Vec<(Stack, u64)>,
     /// Tasks that waited for it and tasks that ended such waits, with how often, among the long waits that
     /// are remembered; the most first.
-    pub(super) waited: Vec<(TaskRef, usize)>,
-    pub(super) released: Vec<(TaskRef, usize)>,
+    pub(super) waited: Vec<(Arc<TaskRef>, usize)>,
+    pub(super) released: Vec<(Arc<TaskRef>, usize)>,
     /// Tasks that held it when such waits were looked at.
-    pub(super) held: Vec<(TaskRef, usize)>,
+    pub(super) held: Vec<(Arc<TaskRef>, usize)>,
     /// What the host says of its memory.
     pub(super) memory: Option<String>,
     /// Waits a second at the moments that are kept, the oldest first.
@@ -128,8 +128,9 @@ impl Waiters {
 }
 
 /// The lock of a wait and then the others, each once.
-pub(super) fn locks<'a>(lock: Option<&'a LockRef>, all: &'a [LockRef]) -> Vec<&'a LockRef> {
-    let others = all.iter().filter(|other| Some(*other) != lock);
+pub(super) fn locks<'a>(lock: Option<&'a LockRef>, all: &'a [Arc<LockRef>]) -> Vec<&'a LockRef> {
+    let others = all.iter().map(|other| &**other);
+    let others = others.filter(|other| Some(*other) != lock);
     lock.into_iter().chain(others).collect()
 }
 
@@ -230,8 +231,8 @@ fn task(tid: u32, model: &Model) -> Task {
     let as_holder = as_holder.and_then(holder);
     let beside = match chain.first().map(|wait| &wait.event) {
         Some(event) => {
-            let wanted = locks(event.lock.as_ref(), &event.locks);
-            let wants = |lock: &LockRef| wanted.iter().any(|other| other.id == lock.id);
+            let wanted = locks(event.lock.as_deref(), &event.locks);
+            let wants = |lock: &Arc<LockRef>| wanted.iter().any(|other| other.id == lock.id);
             Waiters::of(model.blocked().filter(|other| {
                 let event = &other.event;
                 event.task.tid != tid && event.lock.iter().chain(&event.locks).any(wants)
@@ -277,8 +278,8 @@ fn chain(tid: u32, model: &Model) -> (Vec<InProgress>, bool) {
 }
 
 /// The tasks that come most often, and how often they do.
-fn most(tasks: impl Iterator<Item = TaskRef>) -> Vec<(TaskRef, usize)> {
-    let mut counts: HashMap<u32, (TaskRef, usize)> = HashMap::new();
+fn most(tasks: impl Iterator<Item = Arc<TaskRef>>) -> Vec<(Arc<TaskRef>, usize)> {
+    let mut counts: HashMap<u32, (Arc<TaskRef>, usize)> = HashMap::new();
     for task in tasks {
         counts.entry(task.tid).or_insert((task, 0)).1 += 1;
     }
@@ -302,7 +303,7 @@ fn callers(stacks: impl Iterator<Item = Stack>) -> Vec<(Stack, u64)> {
 
 fn lock_page(lock: &Lock, model: &Model) -> Subject {
     let id = &lock.totals.lock.id;
-    let is_it = |other: &LockRef| other.id == *id;
+    let is_it = |other: &Arc<LockRef>| other.id == *id;
     let waiters = Waiters::of(model.blocked().filter(|wait| {
         let event = &wait.event;
         event.lock.iter().chain(&event.locks).any(is_it)
@@ -312,30 +313,31 @@ fn lock_page(lock: &Lock, model: &Model) -> Subject {
         let of_it = |wait: &&Wait| wait.lock.as_ref().is_some_and(is_it);
         model.waits().rev().filter(of_it)
     };
-    let unwound = |stack: &Option<Stack>| stack.clone().filter(|stack| stack.end.is_some());
+    let unwound = |stack: Option<&Stack>| stack.filter(|stack| stack.end.is_some()).cloned();
     let now = waiters
         .first
         .iter()
-        .find_map(|wait| Some((wait.event.task.clone(), unwound(&wait.event.stack)?)));
-    let before = || ended().find_map(|wait| Some((wait.task.clone(), unwound(&wait.stack)?)));
+        .find_map(|wait| Some((wait.event.task.clone(), unwound(wait.event.stack.as_ref())?)));
+    let before =
+        || ended().find_map(|wait| Some((wait.task.clone(), unwound(wait.stack.as_deref())?)));
     let released = ended().filter_map(|wait| {
         let waker = wait.waker.as_ref()?;
-        Some(TaskRef {
+        Some(Arc::new(TaskRef {
             comm: waker.comm.clone(),
             ..TaskRef::new(waker.pid, waker.tid)
-        })
+        }))
     });
     let held = ended().filter_map(|wait| {
         let holder = wait.holder.as_ref()?;
-        Some(TaskRef {
+        Some(Arc::new(TaskRef {
             comm: holder.comm.clone(),
             ..TaskRef::new(holder.pid?, holder.tid?)
-        })
+        }))
     });
     Subject::Lock(Box::new(LockPage {
         lock: lock.clone(),
         example: now.or_else(before),
-        callers: callers(ended().filter_map(|wait| unwound(&wait.stack))),
+        callers: callers(ended().filter_map(|wait| unwound(wait.stack.as_deref()))),
         waited: most(ended().map(|wait| wait.task.clone())),
         released: most(released),
         held: most(held),

@@ -44,7 +44,7 @@ pub(super) fn is_found(wait: &InProgress, filter: &Filter) -> bool {
     filter.is_in_task(&event.task)
         || filter.is_in(event.kind.name())
         || filter.is_in_some(event.syscall.as_deref())
-        || filter.is_in_holder(event.holder.as_ref())
+        || filter.is_in_holder(event.holder.as_deref())
         || event.lock.iter().any(|lock| filter.is_in_lock(lock))
         || event.locks.iter().any(|lock| filter.is_in_lock(lock))
 }

@@ -147,8 +147,8 @@ pub(super) struct RuntimeRow {
     pub(super) waits_per_s: f64,
     pub(super) waited_ns: u64,
     /// What most time was waited for, and who holds it.
-    pub(super) lock: Option<LockRef>,
-    pub(super) holder: Option<Holder>,
+    pub(super) lock: Option<Arc<LockRef>>,
+    pub(super) holder: Option<Box<Holder>>,
     /// The worst finding about the process, and how many there are.
     pub(super) finding: Option<(Severity, String)>,
     pub(super) findings: usize,
@@ -345,7 +345,7 @@ fn row(key: RuntimeKey, sum: &Sum<'_>, whole: Option<&Whole<'_>>, model: &Model)
         goroutines(&mut row, all);
     } else if let Some((lock, _)) = sum.hottest {
         row.lock = Some(lock.totals.lock.clone());
-        row.holder = lock.known_holder().cloned();
+        row.holder = lock.known_holder().cloned().map(Box::new);
     } else if let Some(wait) = sum.oldest {
         row.lock.clone_from(&wait.event.lock);
         row.holder.clone_from(&wait.event.holder);
@@ -368,8 +368,8 @@ fn goroutines(row: &mut RuntimeRow, all: &Goroutines) {
         .get_or_insert_with(|| all.told_release().into_owned());
     let lock = all.locks.iter().max_by_key(|lock| lock.waiters_now);
     if let Some(lock) = lock.filter(|lock| lock.waiters_now > 0) {
-        row.lock = Some(lock.lock.clone());
-        row.holder = waiting::holder(all, &lock.lock);
+        row.lock = Some(lock.lock.clone().into());
+        row.holder = waiting::holder(all, &lock.lock).map(Box::new);
         row.waited_ns = 0;
     }
 }

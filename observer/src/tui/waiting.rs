@@ -48,7 +48,7 @@ impl Waiting {
             && let Some(holder) = next
             && let Some(tid) = holder.tid
         {
-            self.chain.push(holder);
+            self.chain.push(*holder);
             let is_new = !tids.contains(&tid);
             tids.push(tid);
             let wait = model.blocked_task(tid).filter(|_| is_new);
@@ -110,16 +110,17 @@ fn wait(row: &GoRow) -> Option<InProgress> {
             comm: Some(comm.into()),
             process: row.all.process.clone(),
             ..TaskRef::new(row.key.pid, 0)
-        },
+        }
+        .into(),
         kind,
         age_ns,
         blocked_ns: None,
         runqueue_ns: None,
-        lock,
+        lock: lock.map(Arc::new),
         locks: Vec::new(),
         access: None,
         mode: None,
-        holder,
+        holder: holder.map(Box::new),
         syscall: None,
         probe: None,
         stack: None,

@@ -269,7 +269,7 @@ impl<'a> Said<'a> {
 
     fn findings(&self) -> impl Iterator<Item = &'a Finding> {
         self.events().filter_map(|event| match event {
-            Event::Finding(finding) => Some(finding),
+            Event::Finding(finding) => Some(&**finding),
             _ => None,
         })
     }

@@ -25,11 +25,11 @@ impl Backends {
                         continue;
                     };
                     let (tid, id) = (blocked.task.tid, Arc::clone(&lock.id));
-                    blocked.holder = looker.backend_holder(blocked.task.pid, &id);
+                    blocked.holder = looker.backend_holder(blocked.task.pid, &id).map(Box::new);
                     if self.0.len() >= MAX_KNOWN {
                         self.0.clear();
                     }
-                    self.note(tid, id, blocked.holder.as_ref());
+                    self.note(tid, id, blocked.holder.as_deref());
                 }
                 Event::Wait(wait) if wait.probe.is_some() => {
                     let lock = wait.lock.as_ref().filter(|lock| is_ours(lock.class));
@@ -37,7 +37,7 @@ impl Backends {
                         && let Some((id, holder)) = self.0.remove(&wait.task.tid)
                         && *id == *lock.id
                     {
-                        Arc::make_mut(wait).holder = Some(holder);
+                        Arc::make_mut(wait).holder = Some(Box::new(holder));
                     }
                 }
                 Event::Lock(totals) if is_ours(totals.lock.class) && totals.waiters_now > 0 => {

@@ -2,7 +2,7 @@
 //! it at that moment. A waiter of a moment ago may run by now, so looks that told nothing are taken again with the next
 //! reading.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::Watch;
 use crate::{
@@ -96,8 +96,9 @@ impl Watch {
                 continue;
             };
             if lock.class == LockClass::PythonGil {
-                totals.lock.class = lock.class;
-                totals.lock.name = lock.name;
+                let known = Arc::make_mut(&mut totals.lock);
+                known.class = lock.class;
+                known.name = lock.name;
             } else if !is_known {
                 continue;
             }

@@ -224,7 +224,7 @@ impl Watch {
 
     /// What was lost so far.
     pub fn loss(&self) -> Event {
-        Event::Loss(self.capture.loss_now())
+        Event::Loss(Box::new(self.capture.loss_now()))
     }
 
     /// What is known by now.
@@ -299,7 +299,7 @@ impl Watch {
         let mono_ns = crate::time::mono_ns();
         let time = self.model.wall_time_at(mono_ns);
         for (process, found) in self.looker.new_runtimes() {
-            out.push(Event::Runtime(RuntimeFound {
+            out.push(Event::from(RuntimeFound {
                 time,
                 mono_ns,
                 process: Some(process),
@@ -520,13 +520,16 @@ impl Watch {
                         }
                         if known.told {
                             wait.kind = known.blocked.kind;
-                            wait.task.comm.clone_from(&known.blocked.task.comm);
+                            Arc::make_mut(&mut wait.task)
+                                .comm
+                                .clone_from(&known.blocked.task.comm);
                             if wait.outcome != Some(Outcome::Woken) {
                                 self.pieces.ended(known, wait.mono_ns);
                             }
                         }
                         wait.causes = known.parts.of(wait.dur_ns);
-                        wait.stack = Some(with_kernel(&known.stack, wait.stack.as_ref()));
+                        wait.stack =
+                            Some(Box::new(with_kernel(&known.stack, wait.stack.as_deref())));
                     }
                 }
                 Event::Lock(totals) => {

@@ -65,7 +65,7 @@ impl Known {
             holder.confidence = Confidence::Likely;
             holder.evidence = format!("{}, {} ms ago", holder.evidence, ago.as_millis()).into();
         }
-        Some(holder)
+        Some(*holder)
     }
 }
 
@@ -99,7 +99,7 @@ impl Watch {
     /// Looks again at one wait for each lock, and notes for all its waits what the holder does.
     fn look_at_holders(&mut self, now: u64) {
         let asked = Instant::now();
-        let mut holders: Vec<(Wanted, Option<Holder>)> = Vec::new();
+        let mut holders: Vec<(Wanted, Option<Box<Holder>>)> = Vec::new();
         let mut registers = take::Given::default();
         // Each gets its turn.
         for (wanted, tid) in self.looks.oldest_first().into_iter().take(SAMPLED_LOCKS) {
@@ -120,11 +120,11 @@ impl Watch {
             let known = self.looks.get(tid);
             known.is_some_and(|known| known.blocked.holder.is_some())
         };
-        let cause = |holder: &Option<Holder>| causes::cause(holder.as_ref(), in_lock);
+        let cause = |holder: &Option<Box<Holder>>| causes::cause(holder.as_deref(), in_lock);
         let causes: Vec<Cause> = holders.iter().map(|(_, holder)| cause(holder)).collect();
         let changed = &mut self.changed;
         for ((wanted, holder), cause) in holders.iter().zip(causes) {
-            let tid = |holder: &Option<Holder>| holder.as_ref().and_then(|holder| holder.tid);
+            let tid = |holder: &Option<Box<Holder>>| holder.as_ref().and_then(|holder| holder.tid);
             self.looks.change_holders(wanted, |known| {
                 known.parts.add(cause, now);
                 *changed |= tid(&known.blocked.holder) != tid(holder);

@@ -90,7 +90,7 @@ impl Watch {
                 continue;
             };
             take(&mut blocked, &look);
-            let same = |told: &LockRef| lock.as_ref().is_some_and(|lock| lock.id == told.id);
+            let same = |told: &Arc<LockRef>| lock.as_ref().is_some_and(|lock| lock.id == told.id);
             if look.told.is_some() && blocked.lock.as_ref().is_some_and(same) {
                 blocked.time = self.model.wall_time_at(now_ns);
                 blocked.mono_ns = now_ns;

@@ -57,33 +57,34 @@ fn blocked(thread: ThreadRegisters) -> Option<Registers> {
 pub(crate) fn take(blocked: &mut Blocked, look: &Look) {
     blocked.stack = Some(with_kernel(&look.stack, blocked.stack.as_ref()));
     if let Some(name) = &look.name {
-        blocked.task.comm = Some(Arc::clone(name));
+        Arc::make_mut(&mut blocked.task).comm = Some(Arc::clone(name));
     }
     if let Some(told) = &look.told {
         blocked.kind = told.kind;
-        blocked.lock = Some(told.lock.clone());
+        blocked.lock = Some(told.lock.clone().into());
         blocked.mode.clone_from(&told.mode);
-        blocked.holder.clone_from(&told.holder);
+        blocked.holder = told.holder.clone().map(Box::new);
         return;
     }
     if let Some(file) = &look.file {
-        blocked.lock = Some(file.lock.clone());
+        blocked.lock = Some(file.lock.clone().into());
         blocked.kind = file.lock.class.kind();
         blocked.access = Some(file.access);
-        blocked.holder = Some(file.holder.clone());
+        blocked.holder = Some(Box::new(file.holder.clone()));
         return;
     }
     let Some(lock) = &look.lock else { return };
     if let Some(known) = &mut blocked.lock
         && known.addr.0 == lock.futex
     {
+        let known = Arc::make_mut(known);
         known.class = lock.class;
         known.name.clone_from(&lock.name);
         if lock.class != LockClass::Futex {
             blocked.kind = lock.class.kind();
         }
         blocked.access = lock.access;
-        blocked.holder.clone_from(&lock.holder);
+        blocked.holder = lock.holder.clone().map(Box::new);
     }
 }
 

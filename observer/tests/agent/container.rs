@@ -168,12 +168,9 @@ fn names_container(recording: &Path) -> bool {
         let Event::Deadlock(deadlock) = event else {
             continue;
         };
-        for task in deadlock.tasks {
-            let Some(container) = task
-                .task
-                .container
-                .filter(|container| &*container.id == SUBJECT)
-            else {
+        for task in &deadlock.tasks {
+            let container = task.task.container.as_ref();
+            let Some(container) = container.filter(|container| &*container.id == SUBJECT) else {
                 continue;
             };
             assert_eq!(container.to_string(), "prod/shop-7d9c4/web");

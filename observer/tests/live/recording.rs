@@ -49,7 +49,7 @@ fn replays_to_the_findings_of_the_live_run() {
         let live: Vec<&Finding> = events
             .iter()
             .filter_map(|event| match event {
-                Event::Finding(finding) => Some(finding),
+                Event::Finding(finding) => Some(&**finding),
                 _ => None,
             })
             .collect();

@@ -290,7 +290,7 @@ async fn next_line(reader: &mut Reader) -> Option<Bytes> {
     reader.lagged += count;
     let clock = crate::time::Clock::now();
     let now_ns = crate::time::mono_ns();
-    let loss = crate::event::Event::Loss(crate::event::Loss {
+    let loss = crate::event::Event::from(crate::event::Loss {
         time: clock.wall(now_ns),
         mono_ns: now_ns,
         total: reader.lagged,

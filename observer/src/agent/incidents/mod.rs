@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn cost(mono_ns: u64) -> Event {
-        Event::Cost(CostReport {
+        Event::from(CostReport {
             time: WallTime(mono_ns),
             mono_ns,
             cost: Cost::default(),

@@ -467,7 +467,8 @@ mod tests {
             task: TaskRef {
                 process: Some(process.into()),
                 ..TaskRef::new(tid, tid)
-            },
+            }
+            .into(),
             kinds: [(Kind::Lock, total)].into(),
             runqueue: None,
             estimated: false,

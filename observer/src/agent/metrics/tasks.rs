@@ -161,7 +161,7 @@ mod tests {
         TaskTotals {
             time: WallTime(0),
             mono_ns,
-            task: TaskRef::new(tid, tid),
+            task: TaskRef::new(tid, tid).into(),
             kinds: [(Kind::Lock, of_lock)].into(),
             runqueue: Some(of_lock),
             estimated: false,

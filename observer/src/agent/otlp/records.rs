@@ -75,8 +75,8 @@ pub(in crate::agent) fn record(event: &Event, long_ns: u64) -> Option<Record> {
             kind: wait.kind,
             ns: wait.age_ns,
             over: false,
-            lock: wait.lock.as_ref(),
-            holder: wait.holder.as_ref(),
+            lock: wait.lock.as_deref(),
+            holder: wait.holder.as_deref(),
             stack: wait.stack.as_ref(),
         },
         Event::Wait(wait) => LongWait {
@@ -85,9 +85,9 @@ pub(in crate::agent) fn record(event: &Event, long_ns: u64) -> Option<Record> {
             kind: wait.kind,
             ns: wait.dur_ns,
             over: true,
-            lock: wait.lock.as_ref(),
-            holder: wait.holder.as_ref(),
-            stack: wait.stack.as_ref(),
+            lock: wait.lock.as_deref(),
+            holder: wait.holder.as_deref(),
+            stack: wait.stack.as_deref(),
         },
         _ => return None,
     };
@@ -327,7 +327,7 @@ mod tests {
         container.pod = Some("p".into());
         container.name = Some("web".into());
         container.workload = Some("Deployment/shop".into());
-        blocked.task.container = Some(Arc::new(container));
+        Arc::make_mut(&mut blocked.task).container = Some(Arc::new(container));
         let first = record(&Event::from(blocked.clone()), SECOND).unwrap();
         assert_eq!(
             keys(&first.about),
@@ -339,7 +339,7 @@ mod tests {
                 "k8s.deployment.name"
             ]
         );
-        blocked.task.pid = 9;
+        Arc::make_mut(&mut blocked.task).pid = 9;
         let other = record(&Event::from(blocked), SECOND).unwrap();
         let mut agent = Attributes::default();
         agent.text("service.name", "observer");

@@ -63,7 +63,7 @@ impl std::fmt::Display for LockName {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskAt {
     /// Which.
-    pub task: TaskRef,
+    pub task: Arc<TaskRef>,
     /// In what it waits; absent: it does not, or that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Arc<str>>,
@@ -384,7 +384,7 @@ struct Ended {
 /// A thread of a dump, or a wait in progress of a report.
 #[derive(Deserialize)]
 struct Row {
-    task: TaskRef,
+    task: Arc<TaskRef>,
     kind: Option<Arc<str>>,
     age_ns: Option<u64>,
     #[serde(default)]
@@ -486,9 +486,9 @@ fn tasks_of(model: &Model) -> Vec<TaskAt> {
             kind: Some(event.kind.name().into()),
             age_ns: Some(wait.age_ns(model.now_ns())),
             at_least: event.at_least,
-            lock: event.lock.as_ref().map(lock_name),
+            lock: event.lock.as_deref().map(lock_name),
             syscall: event.syscall.as_deref().map(Arc::from),
-            holder: event.holder.as_ref().map(holder_at),
+            holder: event.holder.as_deref().map(holder_at),
         };
         tasks.insert((task.task.pid, task.task.tid), task);
     }

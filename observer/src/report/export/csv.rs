@@ -56,8 +56,8 @@ fn ended(out: &mut impl Write, wait: &Wait) -> io::Result<()> {
     cells.push(number(wait.runqueue_ns));
     cells.push(text(wait.outcome.map_or("", |outcome| outcome.name())));
     cells.extend([flag(false), flag(wait.at_least)]);
-    lock(&mut cells, wait.lock.as_ref());
-    holder(&mut cells, wait.holder.as_ref());
+    lock(&mut cells, wait.lock.as_deref());
+    holder(&mut cells, wait.holder.as_deref());
     cells.push(number(waker.map(|waker| waker.tid)));
     cells.push(text(
         waker
@@ -78,8 +78,8 @@ fn in_progress(out: &mut impl Write, wait: &Blocked, age_ns: u64) -> io::Result<
     cells.push(number(wait.runqueue_ns));
     cells.push(text(""));
     cells.extend([flag(true), flag(wait.at_least)]);
-    lock(&mut cells, wait.lock.as_ref());
-    holder(&mut cells, wait.holder.as_ref());
+    lock(&mut cells, wait.lock.as_deref());
+    holder(&mut cells, wait.holder.as_deref());
     cells.extend([text(""), text("")]);
     cells.push(text(wait.syscall.as_deref().unwrap_or_default()));
     row(out, &cells)

@@ -53,8 +53,8 @@ impl Folded {
             self.add(
                 &wait.task,
                 wait.kind,
-                wait.lock.as_ref(),
-                wait.stack.as_ref(),
+                wait.lock.as_deref(),
+                wait.stack.as_deref(),
                 wait.dur_ns,
             );
         }
@@ -68,7 +68,7 @@ impl Folded {
             self.add(
                 &event.task,
                 event.kind,
-                event.lock.as_ref(),
+                event.lock.as_deref(),
                 event.stack.as_ref(),
                 age_ns,
             );

@@ -162,12 +162,12 @@ impl<W: Write> Table<W> {
             outcome: wait.outcome.map(Outcome::name),
             in_progress: false,
             at_least: wait.at_least,
-            lock: wait.lock.as_ref(),
-            holder: wait.holder.as_ref(),
-            waker: wait.waker.as_ref(),
+            lock: wait.lock.as_deref(),
+            holder: wait.holder.as_deref(),
+            waker: wait.waker.as_deref(),
             syscall: wait.syscall.as_deref(),
             probe: wait.probe.as_deref(),
-            stack: wait.stack.as_ref(),
+            stack: wait.stack.as_deref(),
         })
     }
 
@@ -191,8 +191,8 @@ impl<W: Write> Table<W> {
                 outcome: None,
                 in_progress: true,
                 at_least: event.at_least,
-                lock: event.lock.as_ref(),
-                holder: event.holder.as_ref(),
+                lock: event.lock.as_deref(),
+                holder: event.holder.as_deref(),
                 waker: None,
                 syscall: event.syscall.as_deref(),
                 probe: event.probe.as_deref(),

@@ -81,7 +81,7 @@ pub(super) fn section(page: &mut String, model: &Model) -> fmt::Result {
 fn holders(model: &Model) -> HashMap<u32, &Holder> {
     model
         .blocked()
-        .filter_map(|wait| wait.event.holder.as_ref())
+        .filter_map(|wait| wait.event.holder.as_deref())
         .filter_map(|holder| Some((holder.tid?, holder)))
         .collect()
 }

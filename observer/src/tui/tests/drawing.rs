@@ -1,5 +1,7 @@
 //! What the screen says, at sizes from none to large.
 
+use std::sync::Arc;
+
 use crossterm::event::KeyCode;
 
 use super::scenes::*;
@@ -150,7 +152,7 @@ fn hostile_names_stay_harmless() {
     .enumerate()
     {
         let mut wait = blocked(START, 100 + tid as u32, name, Kind::Lock, SECOND);
-        wait.task.process = Some(name.into());
+        Arc::make_mut(&mut wait.task).process = Some(name.into());
         wait.lock = Some(lock(0x1000, Some(name)));
         wait.syscall = Some(name.to_owned().into());
         model.apply(Event::from(wait));
@@ -188,7 +190,7 @@ fn what_is_wrong_is_said_in_words() {
         START + 65 * SECOND,
         &[("other", 3), ("ring_full", 120), ("slots_full", 0)],
     );
-    model.apply(Event::Loss(lost));
+    model.apply(Event::Loss(Box::new(lost)));
     for options in [(true, true), (false, false)] {
         let (color, unicode) = options;
         let mut driver = Driver::with(Options { color, unicode }, 80, 24);

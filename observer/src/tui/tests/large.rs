@@ -54,7 +54,7 @@ fn large() -> Model {
         );
         wait.stack = Some(stacks[(n % STACKS) as usize].clone());
         // A tree ten thousand deep is the worst one to draw.
-        wait.holder = Some(holder(10_001 + n, "worker", "running"));
+        wait.holder = Some(Box::new(holder(10_001 + n, "worker", "running")));
         wait.lock = Some(mutex(0x10_0000 + u64::from(n) * 64, None));
         model.apply(Event::from(wait));
         model.apply(Event::from(wait_of(n)));

@@ -36,15 +36,15 @@ fn lock_of(pid: u32, addr: u64, class: LockClass, name: &str) -> LockRef {
 
 fn waits(task: TaskRef, kind: Kind, lock: &LockRef, by: Option<Holder>, age_ns: u64) -> Event {
     Event::from(Blocked {
-        task,
-        lock: Some(lock.clone()),
-        holder: by,
+        task: task.into(),
+        lock: Some(lock.clone().into()),
+        holder: by.map(Box::new),
         ..blocked(NOW, 0, "", kind, age_ns)
     })
 }
 
 fn runtime(pid: u32, process: &str, runtime: &str, detail: &str) -> Event {
-    Event::Runtime(RuntimeFound {
+    Event::from(RuntimeFound {
         time: wall(NOW),
         mono_ns: NOW,
         process: Some(process.into()),
@@ -57,7 +57,7 @@ fn runtime(pid: u32, process: &str, runtime: &str, detail: &str) -> Event {
 }
 
 fn found(rule: &str, severity: Severity, title: &str, subjects: Vec<Subject>) -> Event {
-    Event::Finding(Finding {
+    Event::from(Finding {
         time: wall(NOW),
         mono_ns: NOW,
         rule: rule.into(),
@@ -99,7 +99,7 @@ fn python() -> Vec<Event> {
     let task = |tid, comm| of(6000, tid, "api", comm);
     let totals = |lock: &LockRef, waits| {
         Event::from(LockTotals {
-            lock: lock.clone(),
+            lock: lock.clone().into(),
             pid: Some(6000),
             process: Some("api".into()),
             waiters_now: 0,
@@ -135,7 +135,7 @@ fn python() -> Vec<Event> {
             "gil_convoy",
             Severity::Warning,
             "process 6000 (api): 2.1 threads queue for Python's interpreter lock on average",
-            vec![Subject::Process(6000), Subject::Lock(gil)],
+            vec![Subject::Process(6000), Subject::Lock(gil.into())],
         ),
     ]
 }
@@ -198,14 +198,14 @@ fn others() -> Vec<Event> {
         ),
         runtime(8200, "idle-jvm", "jvm", "park and monitors of HotSpot"),
         Event::from(Blocked {
-            task: worker.clone(),
+            task: worker.clone().into(),
             ..blocked(NOW, 0, "", Kind::Sleep, SECOND)
         }),
         found(
             "blocked_async_worker",
             Severity::Warning,
             "worker tokio-runtime-w/8101 of tokio is blocked",
-            vec![Subject::Task(worker)],
+            vec![Subject::Task(worker.into())],
         ),
     ]
 }
@@ -358,7 +358,8 @@ fn in_pod(pid: u32, id: &str, name: &str, pod: Option<(&str, &str)>) -> Event {
     wait.task = TaskRef {
         container: Some(Arc::new(container)),
         ..of(pid, pid, name, "worker")
-    };
+    }
+    .into();
     Event::from(wait)
 }
 

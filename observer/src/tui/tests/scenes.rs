@@ -52,29 +52,28 @@ pub(super) fn missing(n: usize) -> Vec<Missing> {
     vec![missing; n]
 }
 
-pub(super) fn task(tid: u32, comm: &str) -> TaskRef {
-    TaskRef {
+pub(super) fn task(tid: u32, comm: &str) -> Arc<TaskRef> {
+    Arc::new(TaskRef {
         comm: Some(comm.into()),
         process: Some("ledger".into()),
         ..TaskRef::new(4000, tid)
-    }
+    })
 }
 
-pub(super) fn lock(addr: u64, name: Option<&str>) -> LockRef {
-    LockRef {
+pub(super) fn lock(addr: u64, name: Option<&str>) -> Arc<LockRef> {
+    Arc::new(LockRef {
         id: format!("4000:{addr:#x}").into(),
         class: LockClass::Futex,
         name: name.map(Arc::from),
         addr: Addr(addr),
         shared: false,
-    }
+    })
 }
 
-pub(super) fn mutex(addr: u64, name: Option<&str>) -> LockRef {
-    LockRef {
-        class: LockClass::PthreadMutex,
-        ..lock(addr, name)
-    }
+pub(super) fn mutex(addr: u64, name: Option<&str>) -> Arc<LockRef> {
+    let mut lock = lock(addr, name);
+    Arc::make_mut(&mut lock).class = LockClass::PthreadMutex;
+    lock
 }
 
 pub(super) fn holder(tid: u32, comm: &str, doing: &str) -> Holder {
@@ -125,12 +124,15 @@ pub(super) fn wait(end_ns: u64, tid: u32, comm: &str, dur_ns: u64) -> Wait {
         locks: Vec::new(),
         holder: None,
         causes: std::collections::BTreeMap::new(),
-        waker: Some(Waker {
-            pid: 4000,
-            tid: 4009,
-            comm: Some("writer".into()),
-            goid: None,
-        }),
+        waker: Some(
+            Waker {
+                pid: 4000,
+                tid: 4009,
+                comm: Some("writer".into()),
+                goid: None,
+            }
+            .into(),
+        ),
         syscall: Some("futex".into()),
         probe: None,
         mode: None,
@@ -187,12 +189,12 @@ pub(super) fn busy() -> Model {
     let mut model = Model::default();
     let now = START + 65 * SECOND;
     model.apply(Event::from(meta()));
-    model.apply(Event::Loss(loss(
+    model.apply(Event::Loss(Box::new(loss(
         now,
         &[("ring_full", 0), ("slots_full", 0)],
-    )));
+    ))));
     for (ns, cpu_ns) in [(now - SECOND, 60 * MS), (now, 64 * MS)] {
-        model.apply(Event::Cost(CostReport {
+        model.apply(Event::from(CostReport {
             time: wall(ns),
             mono_ns: ns,
             cost: Cost {

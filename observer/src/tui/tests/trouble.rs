@@ -1,6 +1,8 @@
 //! A service in trouble: two tasks in a circle, a writer that holds what three others wait for, and a pool
 //! that merely waits for work.
 
+use std::sync::Arc;
+
 use super::scenes::*;
 use crate::{
     event::{
@@ -50,7 +52,7 @@ fn held(who: Named, lock: (u64, &str), by: Named, age_s: u64) -> Blocked {
         "writer" => "in fsync(/data/wal)".to_owned(),
         other => format!("waiting for what {other} wants"),
     };
-    wait.holder = Some(holder(by.0, by.1, &doing));
+    wait.holder = Some(Box::new(holder(by.0, by.1, &doing)));
     wait.stack = Some(stack(&format!("ledger::{}", who.1.replace('-', "_"))));
     wait
 }
@@ -60,11 +62,11 @@ pub(super) fn found(
     severity: Severity,
     title: &str,
     tids: &[u32],
-    locks: &[LockRef],
+    locks: &[Arc<LockRef>],
 ) -> Event {
     let tasks = tids.iter().map(|tid| Subject::Task(task(*tid, "task")));
     let locks = locks.iter().cloned().map(Subject::Lock);
-    Event::Finding(Finding {
+    Event::from(Finding {
         time: wall(at_ns),
         mono_ns: at_ns,
         rule: "some_rule".into(),
@@ -93,7 +95,7 @@ fn rising(model: &mut Model) {
             runqueue: None,
             estimated: false,
         }));
-        model.apply(Event::Cost(CostReport {
+        model.apply(Event::from(CostReport {
             time: wall(at_ns),
             mono_ns: at_ns,
             cost: model.cost(),
@@ -144,7 +146,7 @@ pub(super) fn trouble() -> Model {
         model.apply(Event::from(wait));
     }
     let mut accounts = totals(NOW, 0xa0, Some("accounts"), 900_000);
-    accounts.lock.class = LockClass::PthreadMutex;
+    Arc::make_mut(&mut accounts.lock).class = LockClass::PthreadMutex;
     accounts.callers = vec![Caller {
         stack: stack("ledger::post"),
         samples: 9,
@@ -154,7 +156,7 @@ pub(super) fn trouble() -> Model {
     rising(&mut model);
     let mut ended = wait(NOW - 46 * SECOND, 4301, "transfer-a", 10 * SECOND);
     ended.lock = Some(mutex(0xa0, Some("accounts")));
-    ended.holder = Some(holder(writer.0, writer.1, "in fsync(/data/wal)"));
+    ended.holder = Some(Box::new(holder(writer.0, writer.1, "in fsync(/data/wal)")));
     model.apply(Event::from(ended));
     findings(&mut model);
     model

@@ -321,7 +321,7 @@ fn health_says_what_can_be_relied_on() {
     meta.capture.attached = vec!["tp_btf/sched_switch".into()];
     let time = meta.time;
     model.apply(Event::from(meta));
-    model.apply(Event::Attached(Attached {
+    model.apply(Event::from(Attached {
         time,
         mono_ns: NOW,
         attached: vec!["usdt/shop:wait__start".into()],
@@ -330,10 +330,10 @@ fn health_says_what_can_be_relied_on() {
             why: "not known".into(),
         }],
     }));
-    model.apply(Event::Loss(loss(
+    model.apply(Event::Loss(Box::new(loss(
         NOW,
         &[("ring_full", 12), ("slots_full", 0)],
-    )));
+    ))));
     for screen in screens(&model, "9") {
         assert_order(
             &screen,
@@ -387,7 +387,7 @@ fn who_waits_for_whom_stands_behind_a_wide_row() {
     model.apply(Event::from(meta()));
     for tid in 1..9 {
         let mut wait = blocked(START, tid, "w", Kind::Lock, SECOND);
-        wait.holder = Some(holder(tid + 1, "w", "waiting"));
+        wait.holder = Some(Box::new(holder(tid + 1, "w", "waiting")));
         model.apply(Event::from(wait));
     }
     let screen = driver.show(&model);

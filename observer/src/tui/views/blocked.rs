@@ -154,21 +154,21 @@ static COLUMNS: &[Column<Waiting>] = &[
     },
     Column {
         title: "LOCK", min: 14, want: 20, rank: 2, right: false, descending: false,
-        key: |wait, _| Key::lock(wait.event.lock.as_ref().or(wait.event.locks.first())),
-        cell: |wait, context| locks_cell(wait.event.lock.as_ref(), &wait.event.locks, context),
+        key: |wait, _| Key::lock(wait.event.lock.as_ref().or(wait.event.locks.first()).map(|lock| &**lock)),
+        cell: |wait, context| locks_cell(wait.event.lock.as_deref(), &wait.event.locks, context),
         tone: plain,
     },
     Column {
         title: "HOLDER", min: 17, want: 20, rank: 3, right: false, descending: false,
         key: |wait, _| Key::text(wait.event.holder.as_ref().and_then(|holder| holder.comm.as_deref())),
-        cell: |wait, context| holder_cell(wait.event.holder.as_ref(), context),
-        tone: |wait| words::holder_tone(wait.event.holder.as_ref()),
+        cell: |wait, context| holder_cell(wait.event.holder.as_deref(), context),
+        tone: |wait| words::holder_tone(wait.event.holder.as_deref()),
     },
     Column {
         title: "HOLDER DOES", min: 12, want: 24, rank: 5, right: false, descending: false,
-        key: |wait, _| Key::text(wait.event.holder.as_ref().and_then(words::doing)),
-        cell: |wait, _| known(wait.event.holder.as_ref().and_then(words::doing)),
-        tone: |wait| words::holder_tone(wait.event.holder.as_ref()),
+        key: |wait, _| Key::text(wait.event.holder.as_deref().and_then(words::doing)),
+        cell: |wait, _| known(wait.event.holder.as_deref().and_then(words::doing)),
+        tone: |wait| words::holder_tone(wait.event.holder.as_deref()),
     },
     Column {
         title: "SYSCALL", min: 10, want: 18, rank: 10, right: false, descending: false,

@@ -1,5 +1,7 @@
 //! One thing in full: every field that is known, nothing cut.
 
+use std::sync::Arc;
+
 use super::{
     at_least, counted, go_groups, goroutines, locks, sheet::Sheet, stacks, task, waits, words,
 };
@@ -136,7 +138,7 @@ fn finding(sheet: &mut Sheet, finding: &Finding, over: bool) {
 fn wait(sheet: &mut Sheet, wait: &Wait, context: Context) {
     let id = RowId::Task(wait.task.tid);
     sheet.link("task", &super::task_in_full(&wait.task), Some(id));
-    for lock in locks_of(wait.lock.as_ref(), &wait.locks) {
+    for lock in locks_of(wait.lock.as_deref(), &wait.locks) {
         lock_link(sheet, lock);
     }
     for (label, value) in waits::fields(wait, context) {
@@ -150,7 +152,7 @@ fn wait(sheet: &mut Sheet, wait: &Wait, context: Context) {
     sheet.blank();
     let why_not =
         "not taken: it was not within the budget, or the wait was too short to be looked at";
-    stacks::write(sheet, "where it waited", wait.stack.as_ref(), why_not);
+    stacks::write(sheet, "where it waited", wait.stack.as_deref(), why_not);
 }
 
 /// What a lock is, as something to open.
@@ -271,7 +273,7 @@ fn callers(sheet: &mut Sheet, page: &LockPage) {
 }
 
 /// Who waited and who let others go on, by the long waits that ended.
-fn often(sheet: &mut Sheet, label: &str, tasks: &[(TaskRef, usize)]) {
+fn often(sheet: &mut Sheet, label: &str, tasks: &[(Arc<TaskRef>, usize)]) {
     let mut label = label;
     for (task, count) in tasks {
         let text = format!(

@@ -79,7 +79,7 @@ fn as_holder<'a>(tid: u32, below: Option<&Branch>, model: &'a Model) -> Option<&
     let wait = model.blocked_task(below?.tid)?;
     wait.event
         .holder
-        .as_ref()
+        .as_deref()
         .filter(|holder| holder.tid == Some(tid))
 }
 

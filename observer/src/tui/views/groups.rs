@@ -45,7 +45,7 @@ impl Record for Group {
 fn title(group: &Group, context: Context) -> String {
     let event = &group.oldest.event;
     match &group.key {
-        GroupKey::Lock(Some(_)) => words::lock(event.lock.as_ref()),
+        GroupKey::Lock(Some(_)) => words::lock(event.lock.as_deref()),
         GroupKey::Lock(None) => "no lock".to_owned(),
         GroupKey::Runtime(key) => runtimes::what(key),
         GroupKey::Process(pid) => format!("{} {pid}", known(event.task.process.as_deref())),
@@ -96,7 +96,7 @@ static COLUMNS: &[Column<Group>] = &[
             GroupKey::Process(_) => Key::text(group.oldest.event.task.process.as_deref()),
             GroupKey::Stack(stack) => Key::number(*stack),
             GroupKey::Container(place) => Key::text(place.as_ref().map(Place::text)),
-            GroupKey::Lock(_) => Key::lock(group.oldest.event.lock.as_ref()),
+            GroupKey::Lock(_) => Key::lock(group.oldest.event.lock.as_deref()),
         },
         cell: title,
         tone: plain,

@@ -20,6 +20,8 @@ mod task;
 pub(super) mod waits;
 mod words;
 
+use std::sync::Arc;
+
 use super::{
     rows::{Context, Tone},
     text::{Glyphs, cut, tail, width},
@@ -67,8 +69,8 @@ fn lock_cell(lock: &LockRef, suffix: &str, context: Context) -> String {
 }
 
 /// The lock of a wait; of several, the first, and how many others there are.
-fn locks_cell(lock: Option<&LockRef>, all: &[LockRef], context: Context) -> String {
-    let Some(lock) = lock.or(all.first()) else {
+fn locks_cell(lock: Option<&LockRef>, all: &[Arc<LockRef>], context: Context) -> String {
+    let Some(lock) = lock.or(all.first().map(|lock| &**lock)) else {
         return UNKNOWN.to_owned();
     };
     match all.len() {

@@ -50,7 +50,7 @@ impl Record for RuntimeRow {
                 .lock
                 .as_ref()
                 .is_some_and(|lock| filter.is_in_lock(lock))
-            || filter.is_in_holder(self.holder.as_ref())
+            || filter.is_in_holder(self.holder.as_deref())
             || self
                 .finding
                 .as_ref()
@@ -138,21 +138,21 @@ static COLUMNS: &[Column<RuntimeRow>] = &[
     },
     Column {
         title: "LOCK", min: 14, want: 24, rank: 5, right: false, descending: false,
-        key: |row, _| Key::lock(row.lock.as_ref()),
+        key: |row, _| Key::lock(row.lock.as_deref()),
         cell: |row, context| row.lock.as_ref().map_or_else(|| "-".to_owned(), |lock| lock_cell(lock, "", context)),
         tone: plain,
     },
     Column {
         title: "HOLDER", min: 17, want: 20, rank: 4, right: false, descending: false,
         key: |row, _| Key::text(row.holder.as_ref().and_then(|holder| holder.comm.as_deref())),
-        cell: |row, context| holder_cell(row.holder.as_ref(), context),
-        tone: |row| words::holder_tone(row.holder.as_ref()),
+        cell: |row, context| holder_cell(row.holder.as_deref(), context),
+        tone: |row| words::holder_tone(row.holder.as_deref()),
     },
     Column {
         title: "HOLDER DOES", min: 12, want: 24, rank: 7, right: false, descending: false,
-        key: |row, _| Key::text(row.holder.as_ref().and_then(words::doing)),
-        cell: |row, _| known(row.holder.as_ref().and_then(words::doing)),
-        tone: |row| words::holder_tone(row.holder.as_ref()),
+        key: |row, _| Key::text(row.holder.as_deref().and_then(words::doing)),
+        cell: |row, _| known(row.holder.as_deref().and_then(words::doing)),
+        tone: |row| words::holder_tone(row.holder.as_deref()),
     },
     Column {
         title: "WAITS/S", min: 8, want: 8, rank: 8, right: true, descending: true,

@@ -76,7 +76,7 @@ fn blocked(sheet: &mut Sheet, page: &Task, wait: &InProgress, context: Context) 
     sheet.field("state", &state);
     sheet.field("kind", &super::kind(event.kind, event.syscall.as_deref()));
     sheet.field("for", &age);
-    for lock in locks(event.lock.as_ref(), &event.locks) {
+    for lock in locks(event.lock.as_deref(), &event.locks) {
         lock_link(sheet, lock);
     }
     if let Some(memory) = &page.memory {

@@ -48,7 +48,7 @@ impl Record for Wait {
         filter.is_in_task(&self.task)
             || filter.is_in(self.kind.name())
             || filter.is_in_some(self.syscall.as_deref())
-            || filter.is_in_holder(self.holder.as_ref())
+            || filter.is_in_holder(self.holder.as_deref())
             || self.lock.iter().any(|lock| filter.is_in_lock(lock))
             || self.locks.iter().any(|lock| filter.is_in_lock(lock))
     }
@@ -158,8 +158,8 @@ static COLUMNS: &[Column<Wait>] = &[
     },
     Column {
         title: "LOCK", min: 14, want: 20, rank: 3, right: false, descending: false,
-        key: |wait, _| Key::lock(wait.lock.as_ref().or(wait.locks.first())),
-        cell: |wait, context| locks_cell(wait.lock.as_ref(), &wait.locks, context),
+        key: |wait, _| Key::lock(wait.lock.as_ref().or(wait.locks.first()).map(|lock| &**lock)),
+        cell: |wait, context| locks_cell(wait.lock.as_deref(), &wait.locks, context),
         tone: plain,
     },
     Column {
@@ -170,7 +170,7 @@ static COLUMNS: &[Column<Wait>] = &[
     },
     Column {
         title: "WAKER", min: 10, want: 24, rank: 5, right: false, descending: false,
-        key: |wait, _| Key::text(wait.waker.as_ref().map(waker_name)),
+        key: |wait, _| Key::text(wait.waker.as_deref().map(waker_name)),
         cell: |wait, context| waker(wait, context),
         tone: plain,
     },

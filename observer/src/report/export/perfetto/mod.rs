@@ -108,7 +108,7 @@ impl<W: Write> Perfetto<W> {
         let slice = Slice {
             task: &wait.task,
             kind: wait.kind,
-            lock: wait.lock.as_ref(),
+            lock: wait.lock.as_deref(),
             probe: wait.probe.as_ref(),
             syscall: wait.syscall.as_deref(),
             start_ns: wait.mono_ns.saturating_sub(wait.dur_ns),
@@ -118,7 +118,7 @@ impl<W: Write> Perfetto<W> {
         if self.is_left_out(wait.kind) {
             return Ok(());
         }
-        let mut notes = self.notes(&slice, wait.holder.as_ref(), wait.stack.as_ref());
+        let mut notes = self.notes(&slice, wait.holder.as_deref(), wait.stack.as_deref());
         notes.push(self.packets.number("dur_ns", wait.dur_ns));
         if let Some(ns) = wait.blocked_ns {
             notes.push(self.packets.number("blocked_ns", ns));
@@ -139,14 +139,14 @@ impl<W: Write> Perfetto<W> {
         if wait.end_unseen {
             notes.push(self.packets.flag("end_unseen"));
         }
-        self.slice(&slice, notes, wait.waker.as_ref())
+        self.slice(&slice, notes, wait.waker.as_deref())
     }
 
     fn in_progress(&mut self, wait: &Blocked, start_ns: u64) -> io::Result<()> {
         let slice = Slice {
             task: &wait.task,
             kind: wait.kind,
-            lock: wait.lock.as_ref(),
+            lock: wait.lock.as_deref(),
             probe: wait.probe.as_ref(),
             syscall: wait.syscall.as_deref(),
             start_ns,
@@ -156,7 +156,7 @@ impl<W: Write> Perfetto<W> {
         if self.is_left_out(wait.kind) {
             return Ok(());
         }
-        let mut notes = self.notes(&slice, wait.holder.as_ref(), wait.stack.as_ref());
+        let mut notes = self.notes(&slice, wait.holder.as_deref(), wait.stack.as_ref());
         notes.push(self.packets.flag("in_progress"));
         if wait.at_least {
             notes.push(self.packets.flag("at_least"));

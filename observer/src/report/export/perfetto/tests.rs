@@ -33,12 +33,15 @@ fn wait(tid: u32, end_ns: u64) -> Wait {
         locks: Vec::new(),
         holder: blocked.holder,
         causes: std::collections::BTreeMap::new(),
-        waker: Some(Waker {
-            pid: 1,
-            tid: 9,
-            comm: Some("t9".into()),
-            goid: None,
-        }),
+        waker: Some(
+            Waker {
+                pid: 1,
+                tid: 9,
+                comm: Some("t9".into()),
+                goid: None,
+            }
+            .into(),
+        ),
         syscall: blocked.syscall,
         probe: None,
         ended_by: None,
@@ -163,7 +166,7 @@ fn findings_are_marks() {
     let Event::Blocked(blocked) = waiter(10).blocked() else {
         panic!()
     };
-    let finding = Event::Finding(Finding {
+    let finding = Event::from(Finding {
         time: WallTime(0),
         mono_ns: NOW,
         rule: "deadlock".into(),
