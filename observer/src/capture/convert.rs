@@ -17,6 +17,28 @@ use crate::{
 
 /// Lock identities kept; beyond it the cache starts anew.
 const MAX_LOCKS: usize = 200_000;
+/// Threads kept as they were named last; beyond it the cache starts anew.
+const MAX_NAMED: usize = 16_384;
+/// For so long a thread to which the kernel gives the same name is taken for the same in all: what else is told of it
+/// is kept for longer.
+const SAME_NS: u64 = 100_000_000;
+
+/// A thread as it was named when a wait of it ended.
+#[derive(Debug)]
+struct Named {
+    tgid: u32,
+    comm: Comm,
+    at_ns: u64,
+    task: Arc<TaskRef>,
+    /// The same as one that wakes others, once it did.
+    waker: Option<Arc<Waker>>,
+}
+
+impl Named {
+    fn is(&self, tgid: u32, now_ns: u64) -> bool {
+        self.tgid == tgid && now_ns.saturating_sub(self.at_ns) < SAME_NS
+    }
+}
 
 /// What conversion needs to remember.
 #[derive(Debug)]
@@ -25,6 +47,7 @@ pub(super) struct Converter {
     pub(super) containers: Containers,
     pub(super) clock: Clock,
     locks: HashMap<LockKey, Arc<LockRef>>,
+    named: HashMap<u32, Named>,
     pub(super) symbols: Symbols,
 }
 
@@ -35,6 +58,7 @@ impl Converter {
             containers: Containers::default(),
             clock: Clock::now(),
             locks: HashMap::default(),
+            named: HashMap::default(),
             symbols: Symbols::default(),
         }
     }
@@ -46,6 +70,46 @@ impl Converter {
             None => self.names.of(tid),
         };
         self.named(tgid, tid, name)
+    }
+
+    /// The task of a wait that ended. There may be many of one task in a moment: they share it.
+    fn waiter(&mut self, record: &WaitRecord) -> Arc<TaskRef> {
+        let (slot, now_ns) = (&record.slot, record.end_ns);
+        let same = |known: &&Named| known.is(slot.tgid, now_ns) && known.comm == record.comm;
+        if let Some(known) = self.named.get(&slot.tid).filter(same) {
+            return Arc::clone(&known.task);
+        }
+        let task = self.task(slot.tgid, slot.tid, Some(&record.comm));
+        if self.named.len() >= MAX_NAMED {
+            self.named.clear();
+        }
+        let named = Named {
+            tgid: slot.tgid,
+            comm: record.comm,
+            at_ns: now_ns,
+            task: Arc::clone(&task),
+            waker: None,
+        };
+        self.named.insert(slot.tid, named);
+        task
+    }
+
+    fn waker(&mut self, slot: &TaskSlot, now_ns: u64) -> Arc<Waker> {
+        let called = |comm: Option<Arc<str>>| {
+            Arc::new(Waker {
+                pid: slot.waker_tgid,
+                tid: slot.waker_tid,
+                comm,
+                goid: None,
+            })
+        };
+        let known = self.named.get_mut(&slot.waker_tid);
+        match known.filter(|known| known.is(slot.waker_tgid, now_ns)) {
+            Some(Named { task, waker, .. }) => {
+                Arc::clone(waker.get_or_insert_with(|| called(task.comm.clone())))
+            }
+            None => called(self.names.of(slot.waker_tid)),
+        }
     }
 
     fn named(&mut self, tgid: u32, tid: u32, name: Option<Arc<str>>) -> Arc<TaskRef> {
@@ -162,19 +226,13 @@ impl Converter {
     pub(super) fn wait(&mut self, record: &WaitRecord) -> Wait {
         let slot = &record.slot;
         let split = slot.flags & flag::SPLIT != 0;
-        let waker = (slot.waker_tid != 0 && has_waker(slot)).then(|| {
-            Arc::new(Waker {
-                pid: slot.waker_tgid,
-                tid: slot.waker_tid,
-                comm: self.names.of(slot.waker_tid),
-                goid: None,
-            })
-        });
+        let woken = slot.waker_tid != 0 && has_waker(slot);
+        let waker = woken.then(|| self.waker(slot, record.end_ns));
         let lock = self.lock_of(slot);
         Wait {
             time: self.clock.wall(record.end_ns),
             mono_ns: record.end_ns,
-            task: self.task(slot.tgid, slot.tid, Some(&record.comm)),
+            task: self.waiter(record),
             kind: kind_of(slot, lock.as_deref()),
             dur_ns: slot.blocked_ns + slot.runqueue_ns,
             blocked_ns: split.then_some(slot.blocked_ns),
@@ -371,6 +429,40 @@ mod tests {
             wait.lock.map(|lock| lock.id.to_string()),
             Some("4294967293:0x1000".into())
         );
+    }
+
+    #[test]
+    fn waits_of_a_moment_share_their_tasks() {
+        let mut converter = Converter::new();
+        let mut end = |tid: u32, tgid: u32, comm: u64, end_ns: u64| {
+            converter.wait(&WaitRecord {
+                slot: TaskSlot {
+                    tid,
+                    tgid,
+                    waker_tid: 11,
+                    waker_tgid: 10,
+                    outcome: outcome::WOKEN,
+                    ..slot()
+                },
+                end_ns,
+                comm: [comm, 0],
+                ret: 0,
+            })
+        };
+        let [a, b] = [u64::from(b'a'), u64::from(b'b')];
+        let waker = end(11, 10, a, 1_000).task;
+        let (first, second) = (end(12, 10, b, 1_000), end(12, 10, b, 2_000));
+        assert!(Arc::ptr_eq(&first.task, &second.task));
+        let (by, same) = (first.waker.unwrap(), second.waker.unwrap());
+        assert!(Arc::ptr_eq(&by, &same));
+        assert_eq!((by.tid, &by.comm), (waker.tid, &waker.comm));
+        // Another name, another process, and a while later.
+        for (tgid, comm, end_ns) in [(10, a, 2_000), (13, a, 2_000), (13, a, 2_000 + SAME_NS)] {
+            let other = end(12, tgid, comm, end_ns);
+            assert!(!Arc::ptr_eq(&first.task, &other.task));
+            assert_eq!(other.task.pid, tgid);
+            assert_eq!(Arc::ptr_eq(&by, &other.waker.unwrap()), end_ns < SAME_NS);
+        }
     }
 
     #[test]

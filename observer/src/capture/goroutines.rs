@@ -304,7 +304,7 @@ impl Goroutines {
             holder: None,
             causes: std::collections::BTreeMap::new(),
             // Timers and the poller are nobody.
-            waker: (record.waker != 0).then_some(waker.into()),
+            waker: (record.waker != 0).then(|| Arc::new(waker)),
             syscall: None,
             probe: Some(PROBE.into()),
             ended_by: None,

@@ -460,7 +460,7 @@ impl Capture {
         if loss.counters != self.lost {
             self.lost.clone_from(&loss.counters);
             if loss.total > 0 {
-                out.push(Event::Loss(Box::new(loss)));
+                out.push(Event::from(loss));
             }
         }
         out.push(Event::from(CostReport {
@@ -556,7 +556,7 @@ impl Capture {
             }
         }
         let now = time::mono_ns();
-        out.push(Event::Loss(Box::new(self.loss(now))));
+        out.push(Event::from(self.loss(now)));
         self.events += 1;
         out.push(Event::from(End {
             time: self.converter.clock.wall(now),

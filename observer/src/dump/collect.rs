@@ -360,7 +360,7 @@ impl<'a> Taker<'a> {
         let graph = model.graph();
         let deadlocks = self.deadlocks(&graph);
         for deadlock in &deadlocks {
-            model.apply(Event::Deadlock(deadlock.clone().into()));
+            model.apply(Event::from(deadlock.clone()));
         }
         for looked in &mut self.tasks {
             let chain = graph.chain(looked.task.task.tid);
@@ -375,7 +375,7 @@ impl<'a> Taker<'a> {
         }
         let findings = Rules::new(self.options.thresholds).check(&model);
         for finding in &findings {
-            model.apply(Event::Finding(finding.clone().into()));
+            model.apply(Event::from(finding.clone()));
         }
         Dump {
             meta,

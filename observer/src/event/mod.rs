@@ -79,8 +79,8 @@ pub const SCHEMA: u32 = 1;
 
 /// One line of the stream.
 ///
-/// What is large lies in memory of its own, since events are handed on from room to room; what the model keeps as it
-/// is, it shares.
+/// Each kind lies in memory of its own, so that an event is two words where it is handed on from room to room; what the
+/// model keeps as it is, it shares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
@@ -113,6 +113,8 @@ pub enum Event {
     /// Last line: totals and observer's own cost.
     End(Box<End>),
 }
+
+const _: () = assert!(size_of::<Event>() == 2 * size_of::<usize>());
 
 impl Event {
     /// Wall-clock time and `CLOCK_MONOTONIC` nanoseconds of the event.

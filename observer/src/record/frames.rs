@@ -27,7 +27,7 @@ const AHEAD: usize = 256 << 10;
 const ROOM: usize = 128 << 10;
 /// A whole frame that says that it is no longer than this is put where it belongs at once, and not through a window:
 /// observer writes no longer ones.
-const AT_ONCE: u64 = 4 << 20;
+pub(super) const AT_ONCE: u64 = 4 << 20;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

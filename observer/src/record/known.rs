@@ -3,11 +3,12 @@
 //! The same tasks and locks stand in line after line, and observer always writes the same one in the same way. A text
 //! that begins with the whole of an object's text is that object: to compare the two takes less time than to read it.
 
+use std::sync::Arc;
+
 use crate::{
     de::Place,
     event::{LockRef, TaskRef, Waker},
 };
-use std::sync::Arc;
 
 /// Places of each sort of object, as a power of two; one drives out another that has the same place.
 const SLOTS_LOG: u32 = 11;

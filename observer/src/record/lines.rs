@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{self, Read, Seek},
-    mem,
 };
 
 use super::{
@@ -21,8 +20,6 @@ enum Source<R> {
     Frames(Box<Frames<R>>),
     /// Frames of a file.
     Ahead(Ahead),
-    /// Between two of these.
-    None,
 }
 
 /// Reads lines.
@@ -53,13 +50,13 @@ impl Lines<File> {
     /// Has frames decompressed by a thread of their own.
     ///
     /// # Errors
-    /// The system gives no thread; there are no more lines then.
-    pub(super) fn read_ahead(&mut self) -> io::Result<()> {
-        self.source = match mem::replace(&mut self.source, Source::None) {
+    /// The system gives no thread.
+    pub(super) fn read_ahead(self) -> io::Result<Self> {
+        let source = match self.source {
             Source::Frames(frames) => Source::Ahead(Ahead::of(*frames)?),
             other => other,
         };
-        Ok(())
+        Ok(Lines { source, ..self })
     }
 }
 
@@ -93,7 +90,7 @@ impl<R: Read + Seek> Lines<R> {
 
     pub(super) fn missing(&self) -> Missing {
         let damage = match &self.source {
-            Source::Plain(_) | Source::None => Damage::default(),
+            Source::Plain(_) => Damage::default(),
             Source::Frames(frames) => frames.damage,
             Source::Ahead(ahead) => ahead.damage,
         };
@@ -146,7 +143,6 @@ impl<R: Read + Seek> Lines<R> {
             }
             Source::Frames(frames) => frames.next(&mut self.data)?,
             Source::Ahead(ahead) => ahead.next(&mut self.data)?,
-            Source::None => Step::End,
         };
         match step {
             Step::Data => {}

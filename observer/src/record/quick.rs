@@ -221,7 +221,7 @@ macro_rules! objects {
     };
     (type $type:ident) => { $type };
     (type $type:ident $memory:ident) => { $memory<$type> };
-    // What is large is put where it stays at once, and not moved.
+    // What is large or shared is put where it stays at once, and not moved.
     (new $type:ident { $($field:ident,)* }) => { $type { $($field,)* } };
     (new $memory:ident $type:ident { $($field:ident,)* }) => { $memory::new($type { $($field,)* }) };
     (must $value:expr) => { $value? };

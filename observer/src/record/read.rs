@@ -109,8 +109,8 @@ impl Unread {
 }
 
 /// What lines turned out to be.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+#[derive(Debug, Default)]
+struct Tally {
     bad: u64,
     first_error: Option<String>,
     unknown: BTreeMap<String, u64>,
@@ -122,14 +122,14 @@ pub(super) struct Tally {
 
 impl Tally {
     /// The event of a line, if it is one. `unfinished`: the line has no end.
-    pub(super) fn take(&mut self, line: Line, unfinished: bool) -> Option<Event> {
+    fn take(&mut self, line: Line, unfinished: bool) -> Option<Event> {
         match line {
             Line::Event(event) => return Some(self.note(event)),
             Line::Adapted(event) => {
                 self.adapted += 1;
                 return Some(self.note(event));
             }
-            Line::Unknown(name) => self.unknown(name, 1),
+            Line::Unknown(name) => self.unknown(name),
             // The end of a file that was cut is told as such.
             Line::Bad(_) if unfinished => self.cut = true,
             Line::Bad(error) => {
@@ -147,17 +147,17 @@ impl Tally {
         event
     }
 
-    fn unknown(&mut self, name: String, count: u64) {
+    fn unknown(&mut self, name: String) {
         let name = if self.unknown.len() < MAX_TYPES || self.unknown.contains_key(&name) {
             name
         } else {
             "others".to_owned()
         };
-        *self.unknown.entry(name).or_default() += count;
+        *self.unknown.entry(name).or_default() += 1;
     }
 
     /// All that could not be read. `whole`: the file was read from its beginning.
-    pub(super) fn unread(&self, lines: Missing, whole: bool) -> Unread {
+    fn unread(&self, lines: Missing, whole: bool) -> Unread {
         Unread {
             bad: self.bad,
             first_error: self.first_error.clone(),
@@ -177,10 +177,10 @@ impl Tally {
 /// Reads events from a recording, compressed or not.
 pub struct Reader<R = File> {
     pub(super) lines: Lines<R>,
-    pub(super) tally: Tally,
-    pub(super) first: Option<Event>,
+    tally: Tally,
+    first: Option<Event>,
     /// From the beginning of the file on.
-    pub(super) whole: bool,
+    whole: bool,
 }
 
 impl Reader<File> {

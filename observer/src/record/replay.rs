@@ -177,11 +177,14 @@ impl Replay {
     /// # Errors
     /// As [`Replay::step`].
     pub fn step_to(&mut self, see: &mut dyn FnMut(&Event)) -> Result<Option<bool>> {
-        let Some(event) = self.next.take() else {
+        if self.next.is_none() {
+            return Ok(None);
+        }
+        let next = self.reader.next_event();
+        let next = next.with_context(|| format!("cannot read {}", self.path.display()))?;
+        let Some(event) = std::mem::replace(&mut self.next, next) else {
             return Ok(None);
         };
-        let next = self.reader.next_event();
-        self.next = next.with_context(|| format!("cannot read {}", self.path.display()))?;
         see(&event);
         self.events += 1;
         Ok(Some(self.take(event)))
@@ -278,7 +281,7 @@ impl Replay {
 /// A reader, ahead of who asks where that is worth it, and its first event.
 fn begin(mut reader: Reader) -> std::io::Result<(Reader, Option<Event>)> {
     if Ahead::is_worth_it() {
-        reader.lines.read_ahead()?;
+        reader.lines = reader.lines.read_ahead()?;
     }
     let first = reader.next_event()?;
     Ok((reader, first))

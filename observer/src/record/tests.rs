@@ -62,7 +62,7 @@ pub(super) fn lines(events: &[Event]) -> Vec<u8> {
 
 /// Frames of a few events each.
 pub(super) fn frames(events: &[Event], each: usize) -> Vec<u8> {
-    let mut compressor = zstd::bulk::Compressor::new(3).unwrap();
+    let mut compressor = zstd::bulk::Compressor::new(super::LEVEL).unwrap();
     compressor.include_checksum(true).unwrap();
     events
         .chunks(each)

@@ -16,7 +16,8 @@ use crate::{event::Event, model::Model, report::json};
 /// Events are collected up to this size or time and then written, as one frame.
 pub(crate) const FRAME: usize = 1 << 20;
 const FRAME_TIME: Duration = Duration::from_secs(1);
-/// Frames of this length become smaller by it than by the levels up to 4, a twelfth to a thirtieth, and in less time.
+/// Frames of this length become smaller by it than by the levels up to 4, a fifteenth to a thirtieth, and in less time.
+/// Snapshots of the model are written at the same, for the time.
 pub(crate) const LEVEL: i32 = 1;
 
 /// How much a recording keeps. It is kept in two files, and the older one is dropped when the newer one holds

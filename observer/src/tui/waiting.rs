@@ -42,17 +42,17 @@ impl Waiting {
     /// Finds out whom its holder waits for.
     pub(super) fn follow(&mut self, model: &Model) {
         let mut tids = vec![self.event.task.tid];
-        let mut next = self.event.holder.clone();
+        let mut next = self.wait.event.holder.as_deref();
         self.chain.clear();
         while self.chain.len() < STEPS
             && let Some(holder) = next
             && let Some(tid) = holder.tid
         {
-            self.chain.push(*holder);
+            self.chain.push(holder.clone());
             let is_new = !tids.contains(&tid);
             tids.push(tid);
             let wait = model.blocked_task(tid).filter(|_| is_new);
-            next = wait.and_then(|wait| wait.event.holder.clone());
+            next = wait.and_then(|wait| wait.event.holder.as_deref());
         }
     }
 }

@@ -129,7 +129,7 @@ impl Watch {
                 self.circles.told(&members);
                 let known = |tid| self.looks.get(tid).map(|known| &known.blocked);
                 let time = self.model.wall_time_at(now);
-                out.push(Event::Deadlock(deadlock(&cycle, known, time, now).into()));
+                out.push(Event::from(deadlock(&cycle, known, time, now)));
                 self.capture.count_events(1);
             }
         }

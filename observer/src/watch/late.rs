@@ -147,7 +147,7 @@ impl Watch {
             && known.start_ns == start_of(blocked)
         {
             blocked.stack = Some(with_kernel(&known.stack, blocked.stack.as_ref()));
-            blocked.holder = known.holder(&self.looker).map(Box::new);
+            blocked.holder = known.holder(&self.looker);
             blocked.access = known.blocked.access;
             if blocked.lock.is_none() || known.told {
                 blocked.lock.clone_from(&known.blocked.lock);

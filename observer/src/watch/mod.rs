@@ -35,7 +35,7 @@ use self::{
     looks::Looks,
     owners::Known,
     pieces::Pieces,
-    take::{Given, with_kernel},
+    take::{Given, call, with_kernel},
 };
 use crate::{
     capture::{self, Capture, Options, Suspect},
@@ -224,7 +224,7 @@ impl Watch {
 
     /// What was lost so far.
     pub fn loss(&self) -> Event {
-        Event::Loss(Box::new(self.capture.loss_now()))
+        Event::from(self.capture.loss_now())
     }
 
     /// What is known by now.
@@ -520,9 +520,7 @@ impl Watch {
                         }
                         if known.told {
                             wait.kind = known.blocked.kind;
-                            Arc::make_mut(&mut wait.task)
-                                .comm
-                                .clone_from(&known.blocked.task.comm);
+                            call(&mut wait.task, known.blocked.task.comm.as_ref());
                             if wait.outcome != Some(Outcome::Woken) {
                                 self.pieces.ended(known, wait.mono_ns);
                             }
@@ -534,7 +532,7 @@ impl Watch {
                 }
                 Event::Lock(totals) => {
                     if let Some(tid) = self.looks.latest(&totals.lock.id) {
-                        totals.holder = self.holder_now(tid, began, &mut registers).map(Box::new);
+                        totals.holder = self.holder_now(tid, began, &mut registers);
                     }
                     if hot::is_open(totals) {
                         hot.push(&mut **totals);

@@ -55,7 +55,7 @@ impl Known {
     }
 
     /// The holder as a new event may have it: an owner that was read a while ago has to be there still.
-    pub(super) fn holder(&self, looker: &Looker) -> Option<Holder> {
+    pub(super) fn holder(&self, looker: &Looker) -> Option<Box<Holder>> {
         let mut holder = self.blocked.holder.clone()?;
         let ago = self.asked.elapsed();
         if holder.confidence == Confidence::Exact
@@ -65,7 +65,7 @@ impl Known {
             holder.confidence = Confidence::Likely;
             holder.evidence = format!("{}, {} ms ago", holder.evidence, ago.as_millis()).into();
         }
-        Some(*holder)
+        Some(holder)
     }
 }
 
@@ -140,7 +140,7 @@ impl Watch {
         tid: u32,
         began: Instant,
         registers: &mut take::Given,
-    ) -> Option<Holder> {
+    ) -> Option<Box<Holder>> {
         let known = self.looks.get(tid)?;
         if known.blocked.holder.is_none() || began.elapsed() >= ASKING {
             return known.holder(&self.looker);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     capture::{Capture, registers::ThreadRegisters},
-    event::{Blocked, LockClass, Stack},
+    event::{Blocked, LockClass, Stack, TaskRef},
     inspect::{
         look::Look,
         registers::{Registers, Snapshot},
@@ -53,11 +53,18 @@ fn blocked(thread: ThreadRegisters) -> Option<Registers> {
     }
 }
 
+/// Gives a task a name. One that has it already stays shared.
+pub(super) fn call(task: &mut Arc<TaskRef>, name: Option<&Arc<str>>) {
+    if task.comm.as_ref() != name {
+        Arc::make_mut(task).comm = name.cloned();
+    }
+}
+
 /// Puts what a look told into the event of the wait.
 pub(crate) fn take(blocked: &mut Blocked, look: &Look) {
     blocked.stack = Some(with_kernel(&look.stack, blocked.stack.as_ref()));
     if let Some(name) = &look.name {
-        Arc::make_mut(&mut blocked.task).comm = Some(Arc::clone(name));
+        call(&mut blocked.task, Some(name));
     }
     if let Some(told) = &look.told {
         blocked.kind = told.kind;
@@ -77,9 +84,12 @@ pub(crate) fn take(blocked: &mut Blocked, look: &Look) {
     if let Some(known) = &mut blocked.lock
         && known.addr.0 == lock.futex
     {
-        let known = Arc::make_mut(known);
-        known.class = lock.class;
-        known.name.clone_from(&lock.name);
+        // One that is known so already stays shared.
+        if (known.class, &known.name) != (lock.class, &lock.name) {
+            let known = Arc::make_mut(known);
+            known.class = lock.class;
+            known.name.clone_from(&lock.name);
+        }
         if lock.class != LockClass::Futex {
             blocked.kind = lock.class.kind();
         }

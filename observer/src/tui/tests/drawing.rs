@@ -190,7 +190,7 @@ fn what_is_wrong_is_said_in_words() {
         START + 65 * SECOND,
         &[("other", 3), ("ring_full", 120), ("slots_full", 0)],
     );
-    model.apply(Event::Loss(Box::new(lost)));
+    model.apply(Event::from(lost));
     for options in [(true, true), (false, false)] {
         let (color, unicode) = options;
         let mut driver = Driver::with(Options { color, unicode }, 80, 24);

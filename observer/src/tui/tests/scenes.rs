@@ -189,10 +189,10 @@ pub(super) fn busy() -> Model {
     let mut model = Model::default();
     let now = START + 65 * SECOND;
     model.apply(Event::from(meta()));
-    model.apply(Event::Loss(Box::new(loss(
+    model.apply(Event::from(loss(
         now,
         &[("ring_full", 0), ("slots_full", 0)],
-    ))));
+    )));
     for (ns, cpu_ns) in [(now - SECOND, 60 * MS), (now, 64 * MS)] {
         model.apply(Event::from(CostReport {
             time: wall(ns),

@@ -330,10 +330,10 @@ fn health_says_what_can_be_relied_on() {
             why: "not known".into(),
         }],
     }));
-    model.apply(Event::Loss(Box::new(loss(
+    model.apply(Event::from(loss(
         NOW,
         &[("ring_full", 12), ("slots_full", 0)],
-    ))));
+    )));
     for screen in screens(&model, "9") {
         assert_order(
             &screen,
