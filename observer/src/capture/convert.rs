@@ -47,7 +47,7 @@ pub(super) struct Converter {
     pub(super) containers: Containers,
     pub(super) clock: Clock,
     locks: HashMap<LockKey, Arc<LockRef>>,
-    named: HashMap<u32, Named>,
+    recent: HashMap<u32, Named>,
     pub(super) symbols: Symbols,
 }
 
@@ -58,7 +58,7 @@ impl Converter {
             containers: Containers::default(),
             clock: Clock::now(),
             locks: HashMap::default(),
-            named: HashMap::default(),
+            recent: HashMap::default(),
             symbols: Symbols::default(),
         }
     }
@@ -76,12 +76,12 @@ impl Converter {
     fn waiter(&mut self, record: &WaitRecord) -> Arc<TaskRef> {
         let (slot, now_ns) = (&record.slot, record.end_ns);
         let same = |known: &&Named| known.is(slot.tgid, now_ns) && known.comm == record.comm;
-        if let Some(known) = self.named.get(&slot.tid).filter(same) {
+        if let Some(known) = self.recent.get(&slot.tid).filter(same) {
             return Arc::clone(&known.task);
         }
         let task = self.task(slot.tgid, slot.tid, Some(&record.comm));
-        if self.named.len() >= MAX_NAMED {
-            self.named.clear();
+        if self.recent.len() >= MAX_NAMED {
+            self.recent.clear();
         }
         let named = Named {
             tgid: slot.tgid,
@@ -90,7 +90,7 @@ impl Converter {
             task: Arc::clone(&task),
             waker: None,
         };
-        self.named.insert(slot.tid, named);
+        self.recent.insert(slot.tid, named);
         task
     }
 
@@ -103,7 +103,7 @@ impl Converter {
                 goid: None,
             })
         };
-        let known = self.named.get_mut(&slot.waker_tid);
+        let known = self.recent.get_mut(&slot.waker_tid);
         match known.filter(|known| known.is(slot.waker_tgid, now_ns)) {
             Some(Named { task, waker, .. }) => {
                 Arc::clone(waker.get_or_insert_with(|| called(task.comm.clone())))
@@ -159,11 +159,9 @@ impl Converter {
     }
 
     /// Takes what a look at a waiting thread told of a lock: from now on every event names it so.
-    pub(super) fn learn(&mut self, key: LockKey, class: LockClass, name: Option<Arc<str>>) {
+    pub(super) fn learn(&mut self, key: LockKey, class: LockClass, name: Option<&Arc<str>>) {
         if let Some(lock) = self.locks.get_mut(&key) {
-            let lock = Arc::make_mut(lock);
-            lock.class = class;
-            lock.name = name;
+            LockRef::learn(lock, class, name);
         }
     }
 

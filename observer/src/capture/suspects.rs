@@ -111,7 +111,7 @@ impl Capture {
     }
 
     /// Takes what a look told of the lock at `futex` of process `pid`: events name it so from now on.
-    pub fn learn(&mut self, pid: u32, futex: u64, class: LockClass, name: Option<Arc<str>>) {
+    pub fn learn(&mut self, pid: u32, futex: u64, class: LockClass, name: Option<&Arc<str>>) {
         let key = LockKey {
             addr: futex,
             tgid: pid,

@@ -185,6 +185,17 @@ super::named! {
     }
 }
 
+impl LockRef {
+    /// Takes what it was found to be. One that is known so already stays shared.
+    pub fn learn(lock: &mut Arc<LockRef>, class: LockClass, name: Option<&Arc<str>>) {
+        if (lock.class, lock.name.as_ref()) != (class, name) {
+            let lock = Arc::make_mut(lock);
+            lock.class = class;
+            lock.name = name.cloned();
+        }
+    }
+}
+
 /// Its name; without one its class and address.
 impl fmt::Display for LockRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

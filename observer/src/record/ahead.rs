@@ -100,19 +100,9 @@ fn decompress(
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Reader, Unread,
-        tests::{Folder, events, frames, lines},
+        Reader,
+        tests::{Folder, all, events, frames, lines},
     };
-    use crate::event::Event;
-
-    /// All events, and what could not be read.
-    fn all(mut reader: Reader) -> (Vec<Event>, Unread) {
-        let mut all = Vec::new();
-        while let Some(event) = reader.next_event().unwrap() {
-            all.push(event);
-        }
-        (all, reader.unread())
-    }
 
     fn flipped(bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();

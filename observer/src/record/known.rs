@@ -18,9 +18,9 @@ const LONGEST: usize = 512;
 /// The objects of each sort.
 #[derive(Default)]
 pub(super) struct Known {
-    pub(super) tasks: Objects<Arc<TaskRef>>,
-    pub(super) locks: Objects<Arc<LockRef>>,
-    pub(super) wakers: Objects<Arc<Waker>>,
+    pub(super) tasks: Objects<TaskRef>,
+    pub(super) locks: Objects<LockRef>,
+    pub(super) wakers: Objects<Waker>,
 }
 
 /// Objects of one sort.
@@ -29,7 +29,7 @@ pub(super) struct Objects<T>(Vec<Slot<T>>);
 struct Slot<T> {
     /// Of the text that was here last.
     place: Place,
-    object: Option<(Box<str>, T)>,
+    object: Option<(Box<str>, Arc<T>)>,
 }
 
 impl<T> Default for Objects<T> {
@@ -38,7 +38,7 @@ impl<T> Default for Objects<T> {
     }
 }
 
-impl<T: Clone> Objects<T> {
+impl<T> Objects<T> {
     /// Where an object has its place that a text begins with, by its head: the number or name is within. None if the
     /// text is short.
     #[inline]
@@ -48,14 +48,14 @@ impl<T: Clone> Objects<T> {
 
     /// The object that a text begins with, if it is known, and the rest of the text.
     #[inline]
-    pub(super) fn find<'a>(&self, text: &'a str, place: Place) -> Option<(&T, &'a str)> {
+    pub(super) fn find<'a>(&self, text: &'a str, place: Place) -> Option<(&Arc<T>, &'a str)> {
         let slot = self.0.get(place.slot(SLOTS_LOG))?;
         let (known, object) = slot.object.as_ref()?;
         Some((object, text.strip_prefix(&**known)?))
     }
 
     /// Remembers what was read from exactly this text, if it has been read before.
-    pub(super) fn note(&mut self, text: &str, place: Place, object: &T) {
+    pub(super) fn note(&mut self, text: &str, place: Place, object: &Arc<T>) {
         if self.0.is_empty() {
             let none = || Slot {
                 place: Place::default(),
@@ -68,7 +68,7 @@ impl<T: Clone> Objects<T> {
         };
         // What comes once only would have to be copied for nothing.
         if slot.place == place && text.len() <= LONGEST {
-            slot.object = Some((text.into(), object.clone()));
+            slot.object = Some((text.into(), Arc::clone(object)));
         }
         slot.place = place;
     }
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn what_was_read_twice_is_known() {
         let mut objects = Objects::default();
-        let task = TaskRef::new(1, 2);
+        let task = Arc::new(TaskRef::new(1, 2));
         let place = Objects::<TaskRef>::place(TEXT).unwrap();
         let long = format!("{TEXT},\"kind\":");
         for known in [false, false, true] {
@@ -105,7 +105,7 @@ mod tests {
         let text = TEXT.replace('b', &"b".repeat(LONGEST));
         let place = Objects::<TaskRef>::place(&text).unwrap();
         for _ in 0..3 {
-            objects.note(&text, place, &TaskRef::new(1, 2));
+            objects.note(&text, place, &TaskRef::new(1, 2).into());
             assert_eq!(objects.find(&text, place), None);
         }
     }

@@ -290,12 +290,12 @@ macro_rules! known {
         $(
             impl Quick for Arc<$type> {
                 fn take(text: &mut Text) -> Option<Arc<$type>> {
-                    let Some(place) = Objects::<Arc<$type>>::place(text.rest) else {
+                    let Some(place) = Objects::<$type>::place(text.rest) else {
                         return Object::anew(text);
                     };
                     if let Some((known, rest)) = text.known.$objects.find(text.rest, place) {
                         text.rest = rest;
-                        return Some(known.clone());
+                        return Some(Arc::clone(known));
                     }
                     let before = text.rest;
                     let object: Arc<$type> = Object::anew(text)?;

@@ -177,9 +177,6 @@ impl Replay {
     /// # Errors
     /// As [`Replay::step`].
     pub fn step_to(&mut self, see: &mut dyn FnMut(&Event)) -> Result<Option<bool>> {
-        if self.next.is_none() {
-            return Ok(None);
-        }
         let next = self.reader.next_event();
         let next = next.with_context(|| format!("cannot read {}", self.path.display()))?;
         let Some(event) = std::mem::replace(&mut self.next, next) else {

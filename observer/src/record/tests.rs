@@ -71,7 +71,11 @@ pub(super) fn frames(events: &[Event], each: usize) -> Vec<u8> {
 }
 
 pub(super) fn read(bytes: Vec<u8>, compressed: bool) -> (Vec<Event>, Unread) {
-    let mut reader = Reader::new(Cursor::new(bytes), compressed).unwrap();
+    all(Reader::new(Cursor::new(bytes), compressed).unwrap())
+}
+
+/// All events, and what could not be read.
+pub(super) fn all<R: std::io::Read + std::io::Seek>(mut reader: Reader<R>) -> (Vec<Event>, Unread) {
     let mut all = Vec::new();
     while let Some(event) = reader.next_event().unwrap() {
         all.push(event);

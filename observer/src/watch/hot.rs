@@ -2,11 +2,11 @@
 //! it at that moment. A waiter of a moment ago may run by now, so looks that told nothing are taken again with the next
 //! reading.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::Watch;
 use crate::{
-    event::{LockClass, LockTotals},
+    event::{LockClass, LockRef, LockTotals},
     inspect::look::Lock,
 };
 
@@ -96,9 +96,7 @@ impl Watch {
                 continue;
             };
             if lock.class == LockClass::PythonGil {
-                let known = Arc::make_mut(&mut totals.lock);
-                known.class = lock.class;
-                known.name = lock.name;
+                LockRef::learn(&mut totals.lock, lock.class, lock.name.as_ref());
             } else if !is_known {
                 continue;
             }
@@ -141,8 +139,8 @@ impl Watch {
             self.hot.push(hot);
         }
         let lock = lock?;
-        let name = lock.name.clone();
-        self.capture.learn(hot.pid, lock.futex, lock.class, name);
+        self.capture
+            .learn(hot.pid, lock.futex, lock.class, lock.name.as_ref());
         Some(lock)
     }
 }

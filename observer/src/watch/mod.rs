@@ -447,7 +447,7 @@ impl Watch {
                     let (class, name) = if by_java {
                         (LockClass::JvmRuntime, None)
                     } else {
-                        (lock.class, lock.name.clone())
+                        (lock.class, lock.name.as_ref())
                     };
                     self.capture.learn(pid, lock.futex, class, name);
                     if let Some(holder) = &mut lock.holder {

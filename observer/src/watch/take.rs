@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     capture::{Capture, registers::ThreadRegisters},
-    event::{Blocked, LockClass, Stack, TaskRef},
+    event::{Blocked, LockClass, LockRef, Stack, TaskRef},
     inspect::{
         look::Look,
         registers::{Registers, Snapshot},
@@ -84,12 +84,7 @@ pub(crate) fn take(blocked: &mut Blocked, look: &Look) {
     if let Some(known) = &mut blocked.lock
         && known.addr.0 == lock.futex
     {
-        // One that is known so already stays shared.
-        if (known.class, &known.name) != (lock.class, &lock.name) {
-            let known = Arc::make_mut(known);
-            known.class = lock.class;
-            known.name.clone_from(&lock.name);
-        }
+        LockRef::learn(known, lock.class, lock.name.as_ref());
         if lock.class != LockClass::Futex {
             blocked.kind = lock.class.kind();
         }
